@@ -1,0 +1,335 @@
+"""The operator and the layer: exact, in every dtype and memory format, with errors that say what to write instead."""
+
+import copy
+import itertools
+import math
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.reference.published_dysample import DySample as Published
+from yolov10_dysample.dysample import INITS, VARIANTS, DySample, dysample
+
+# Unequal on purpose: with B, C, H and W all different, swapped axes cannot pass.
+H, W = 5, 3
+CHANNELS = 96
+SCALES = (2, 3, 4)
+
+
+@pytest.fixture(autouse=True)
+def _default_dtype():
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+inits = pytest.mark.parametrize("init", INITS)
+channels_last = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+
+
+def maps(*shape, dtype=torch.float64, seed=0, scale=1.0):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def moved(layer, amount=1.0):
+    """The layer with offsets that matter: a fresh layer's are of the order of a thousandth of a pixel."""
+    with torch.no_grad():
+        for seed, parameter in enumerate(layer.parameters()):
+            parameter.copy_(maps(*parameter.shape, seed=seed, scale=amount))
+    return layer
+
+
+def sampled_one_by_one(x, offset, scale, init):
+    """The definition, one output number at a time."""
+    batch, channels, height, width = x.shape
+    groups = offset.shape[1] // 2
+    out = torch.empty(batch, channels, height * scale, width * scale, dtype=x.dtype)
+
+    def place(i, moved_by, size):
+        start = i // scale if init == "nearest" else (i + 0.5) / scale - 0.5
+        return min(max(start + moved_by, 0.0), size - 1.0)
+
+    for b, c, i, j in itertools.product(*map(range, out.shape)):
+        group = c // (channels // groups)
+        px = place(j, offset[b, group, i, j].item(), width)
+        py = place(i, offset[b, groups + group, i, j].item(), height)
+        left, top = min(int(px), width - 1), min(int(py), height - 1)
+        right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
+        fx, fy = px - left, py - top
+        out[b, c, i, j] = (x[b, c, top, left] * (1 - fx) + x[b, c, top, right] * fx) * (1 - fy) + (
+            x[b, c, bottom, left] * (1 - fx) + x[b, c, bottom, right] * fx
+        ) * fy
+    return out
+
+
+@inits
+@channels_last
+@pytest.mark.parametrize("shape", [(1, 4, 5, 3), (3, 6, 1, 4), (2, 2, 3, 1), (1, 8, 1, 1)], ids=str)
+@pytest.mark.parametrize("scale", [2, 3])
+def test_every_output_number_is_sampled_where_its_offset_says(shape, scale, init, layout):
+    batch, channels, height, width = shape
+    x = maps(*shape).contiguous(memory_format=layout)
+    offset = maps(batch, 4, height * scale, width * scale, seed=1, scale=2.0)
+    torch.testing.assert_close(dysample(x, offset, scale, init), sampled_one_by_one(x, offset, scale, init))
+
+
+@inits
+@channels_last
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_zero_offsets_are_torchs_own_interpolation(scale, init, layout):
+    x = maps(2, 8, H, W).contiguous(memory_format=layout)
+    expected = nn.Upsample(scale_factor=scale, mode=init)(x)
+    torch.testing.assert_close(
+        dysample(x, torch.zeros(2, 4, H * scale, W * scale, dtype=x.dtype), scale, init), expected
+    )
+
+
+@variants
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("amount", [0.001, 1.0, 30.0], ids=["fresh", "trained", "far outside"])
+def test_output_and_all_gradients_equal_the_published_code(variant, scale, batch, amount):
+    channels = 16 * scale**2
+    torch.set_default_dtype(torch.float64)  # the published code fixes its start positions when it is made
+    published = moved(Published(channels, scale, **variant), amount)
+    ours = DySample(channels, scale, **variant)
+    ours.load_state_dict(published.state_dict())
+
+    results = []
+    for layer in (published, ours):
+        x = maps(batch, channels, H, W).requires_grad_()
+        y = layer(x)
+        y.backward(maps(*y.shape, seed=9))
+        results.append([y.detach(), x.grad, *(parameter.grad for parameter in layer.parameters())])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_published_code_fails_on_channels_last_and_ours_keeps_it():
+    x = maps(1, 16, H, W, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        Published(16)(x)
+    assert DySample(16)(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@variants
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("shape", [(1, CHANNELS, H, W), (3, CHANNELS, 4, 7), (2, CHANNELS, 1, 2)], ids=str)
+def test_memory_format_in_is_memory_format_out_with_the_same_numbers(variant, grad, shape):
+    layer = moved(DySample(CHANNELS, **variant), 0.3)
+    x = maps(*shape, dtype=torch.float32)
+    with torch.set_grad_enabled(grad):
+        y = layer(x)
+        z = layer(x.contiguous(memory_format=torch.channels_last))
+    assert y.is_contiguous()
+    assert z.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(z, y, rtol=1e-4, atol=1e-5)
+
+
+@inits
+def test_gradients_are_those_of_the_function(init):
+    x = maps(2, 4, 4, 3).requires_grad_()
+    # Kept off the kinks, where bilinear sampling has no derivative.
+    offset = maps(2, 4, 8, 6, seed=1).clamp(-0.9, 0.9).round(decimals=1).add(0.033).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: dysample(a, b, 2, init), (x, offset), fast_mode=True)
+
+
+def test_an_empty_batch_gives_an_empty_batch():
+    assert DySample(16)(torch.empty(0, 16, H, W)).shape == (0, 16, 2 * H, 2 * W)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda x: F.pad(x, (1, 1, 1, 1))[:, :, 1:-1, 1:-1],
+        lambda x: x.repeat_interleave(2, 1)[:, ::2],
+        lambda x: x[:, :1].expand_as(x),
+    ],
+    ids=["transposed", "cropped", "strided channels", "expanded"],
+)
+@pytest.mark.parametrize("style", ["lp", "pl"])
+def test_any_strides_give_the_numbers_of_a_contiguous_map(view, style):
+    layer = moved(DySample(16, style=style), 0.3).eval()
+    x = view(maps(2, 16, H, W, dtype=torch.float32))
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer(x.contiguous()), rtol=1e-4, atol=1e-5)
+
+
+# Relative to float64. The input's own rounding is bounded by its epsilon; the coordinates never add to it.
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)], ids=str
+)
+@channels_last
+def test_half_precision_maps_are_sampled_at_float32_coordinates(dtype, tolerance, layout):
+    width = 160  # float16 coordinates are 1/8 of a pixel apart here, bfloat16 ones a whole pixel
+    x = torch.linspace(0, 1, width, dtype=dtype).expand(1, 4, 2, width).contiguous(memory_format=layout)
+    offset = torch.full((1, 2, 4, 2 * width), 0.25, dtype=dtype)
+    expected = dysample(x.double(), offset.double())
+    actual = dysample(x, offset)
+    assert actual.dtype == dtype
+    assert actual.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@variants
+def test_a_half_precision_model_gives_half_precision_maps(dtype, variant):
+    layer = DySample(CHANNELS, **variant)
+    x = maps(1, CHANNELS, H, W, dtype=torch.float32)
+    y = copy.deepcopy(layer).to(dtype)(x.to(dtype))
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), layer(x), rtol=0.02, atol=0.02)
+
+
+def test_autocast_keeps_the_maps_dtype_and_trains():
+    layer = DySample(16)
+    x = maps(1, 16, H, W, dtype=torch.float32).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    y.float().sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert layer.offset.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("style", ["lp", "pl"])
+@pytest.mark.parametrize("dyscope", [False, True])
+def test_nearest_start_is_nn_upsample_and_still_learns(style, dyscope):
+    layer = DySample(16, style=style, dyscope=dyscope, init="nearest")
+    x = maps(2, 16, H, W, dtype=torch.float32)
+    y = layer(x)
+    torch.testing.assert_close(y, nn.Upsample(scale_factor=2)(x), rtol=1e-5, atol=1e-5)
+    y.square().sum().backward()
+    assert layer.offset.weight.grad.abs().max() > 0
+
+
+def test_at_the_border_an_offset_has_no_gradient_from_the_zeros_beyond():
+    # A nearest start lies exactly on the border pixels' centres, where rounding decides which side is looked at.
+    for width in range(1, 200):
+        x = torch.ones(1, 1, 1, width)
+        offset = torch.zeros(1, 2, 2, 2 * width, requires_grad=True)
+        dysample(x, offset, init="nearest").sum().backward()
+        assert offset.grad.abs().max() <= 1e-4 * width, width
+
+
+def test_a_fresh_bilinear_layer_is_bilinear_but_for_hundredths():
+    x = maps(1, 64, 8, 9, dtype=torch.float32)
+    difference = (DySample(64)(x) - F.interpolate(x, scale_factor=2, mode="bilinear")).abs()
+    assert 0 < difference.max() < 0.05
+
+
+def test_making_a_layer_takes_nothing_from_the_global_generator():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    first, second = DySample(64), DySample(64)
+    torch.testing.assert_close(torch.rand(4), expected, rtol=0, atol=0)
+    torch.manual_seed(3)
+    torch.testing.assert_close(DySample(64).offset.weight, first.offset.weight, rtol=0, atol=0)
+    torch.testing.assert_close(second.offset.weight, first.offset.weight, rtol=0, atol=0)
+    torch.rand(1)
+    assert not torch.equal(DySample(64).offset.weight, first.offset.weight)
+
+
+def test_offset_weights_are_drawn_as_published():
+    weight = DySample(512, groups=8).offset.weight
+    assert weight.std().item() == pytest.approx(0.001, rel=0.05)
+    assert abs(weight.mean().item()) < 1e-4
+
+
+def test_it_can_be_made_on_the_meta_device():
+    with torch.device("meta"):
+        layer = DySample(64, dyscope=True)
+    assert layer.offset.weight.is_meta
+    assert layer(torch.empty(1, 64, 4, 4, device="meta")).shape == (1, 64, 8, 8)
+
+
+def test_a_layer_survives_copying_and_pickling():
+    layer = moved(DySample(16, 3, "lp", 2, True, "nearest").double())
+    x = maps(1, 16, H, W)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert str(other) == str(layer)
+        torch.testing.assert_close(other(x), layer(x), rtol=0, atol=0)
+
+
+def test_its_repr_says_how_it_was_made():
+    assert (
+        str(DySample(16, 2, "pl", 4, True, "nearest"))
+        .replace("\n", " ")
+        .startswith("DySample(   16, scale=2, style='pl', groups=4, dyscope=True, init='nearest'")
+    )
+
+
+def test_the_state_dict_has_the_published_names_and_nothing_else():
+    assert set(DySample(16, dyscope=True).state_dict()) == {"offset.weight", "offset.bias", "scope.weight"}
+
+
+def test_a_published_start_position_is_refused_by_a_nearest_layer():
+    with pytest.raises(RuntimeError, match="published bilinear start.*init='bilinear'"):
+        DySample(16, init="nearest").load_state_dict(Published(16).state_dict())
+
+
+@pytest.mark.parametrize(("bias", "refused"), [(0.0, False), (0.1, True)])
+def test_an_early_published_scope_bias_is_dropped_only_if_it_is_zero(bias, refused):
+    state = {**Published(16, dyscope=True).state_dict(), "scope.bias": torch.full((32,), bias)}
+    layer = DySample(16, dyscope=True)
+    if refused:
+        with pytest.raises(RuntimeError, match=r"scope\.bias.*retraining"):
+            layer.load_state_dict(state)
+    else:
+        layer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("extreme", [math.inf, -math.inf, math.nan, 1e30, -1e30], ids=str)
+@channels_last
+def test_no_offset_reads_outside_the_map(extreme, layout):
+    x = torch.ones(2, 8, H, W).contiguous(memory_format=layout)
+    offset = torch.zeros(2, 4, 2 * H, 2 * W)
+    offset[:, :, ::2, 1::2] = extreme
+    y = dysample(x, offset)
+    known = y if not math.isnan(extreme) else y[:, :, 1::2]
+    torch.testing.assert_close(known, torch.ones_like(known))
+
+
+X, OFFSET = torch.zeros(1, 16, 4, 3), torch.zeros(1, 8, 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: DySample(0), "in_channels must be a whole number of at least 1, got 0"),
+        (lambda: DySample(16.0), "in_channels must be a whole number"),
+        (lambda: DySample([16]), "in_channels must be a whole number"),
+        (lambda: DySample(16, 1), "scale must be a whole number from 2 to 8 .*got 1"),
+        (lambda: DySample(16, 9), "scale must be .* got 9"),
+        (lambda: DySample(16, -2), "scale must be .* got -2"),
+        (lambda: DySample(16, 2.0), r"scale must be .* got 2\.0"),
+        (lambda: DySample(16, True), "scale must be .* got True"),
+        (lambda: DySample(16, "2"), "scale must be .* got '2'"),
+        (lambda: DySample(16, 2, "lpp"), "style must be one of 'lp', 'pl', got 'lpp'"),
+        (lambda: DySample(16, 2, ["lp"]), r"style must be one of 'lp', 'pl', got \['lp'\]"),
+        (lambda: DySample(16, groups=3), r"divides in_channels \(16\), got 3; 4 would do|divides .* got 3; 2 would do"),
+        (lambda: DySample(16, groups=0), "groups must be .* got 0"),
+        (lambda: DySample(16, groups=True), "groups must be .* got True"),
+        (lambda: DySample(2, groups=4), r"divides in_channels \(2\), got 4; 2 would do"),
+        (lambda: DySample(18, 2, "pl", 2), r"divisible by scale\*\*2 = 4, got 18; use style 'lp'"),
+        (lambda: DySample(16, dyscope=1), "dyscope must be True or False, got 1"),
+        (lambda: DySample(16, init="bicubic"), "init must be one of 'bilinear', 'nearest', got 'bicubic'"),
+        (lambda: dysample(X[0], OFFSET), r"x must be a floating-point map \[B, C, H, W\], got .* \[16, 4, 3\]"),
+        (lambda: dysample(X.int(), OFFSET), r"x must be a floating-point map .*got torch\.int32"),
+        (lambda: dysample(X[:, :, :0], OFFSET), "at least one row and one column, got H x W = 0 x 3"),
+        (lambda: dysample(X, OFFSET[..., :-1]), r"\[1, 2 \* groups, 8, 6\].*got \[1, 8, 8, 5\]"),
+        (lambda: dysample(X, OFFSET, 3), r"\[1, 2 \* groups, 12, 9\]"),
+        (lambda: dysample(X, OFFSET[:, :7]), "got 7"),
+        (lambda: dysample(X, OFFSET[:, :6]), "divisor of x's 16 channels, got 6"),
+        (lambda: dysample(X, OFFSET[:, :0]), "got 0"),
+        (lambda: dysample(X, OFFSET, init="area"), "init must be one of .* got 'area'"),
+        (lambda: DySample(16)(X[:, :8]), "8 channels|16"),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_rule_and_value(call, message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        call()

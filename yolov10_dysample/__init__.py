@@ -1,0 +1,31 @@
+"""YOLOv10 with DySample upsampling, as a plugin of Ultralytics.
+
+Importing this package makes DySample known to Ultralytics: at once if Ultralytics' model parser is already loaded,
+else as soon as it is. It must stay cheap: neither torch nor Ultralytics is imported until a name below needs it.
+"""
+
+import importlib
+
+from yolov10_dysample import autoload as _autoload
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DySample": "dysample",
+    "dysample": "dysample",
+    "register": "registration",
+}
+__all__ = ["DySample", "__version__", "dysample", "register"]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+_autoload.watch()

@@ -1,0 +1,87 @@
+"""Registers DySample in every process that loads Ultralytics' model parser, without an import in the user's code.
+
+torch calls :func:`autoload` at the end of ``import torch`` (entry point group ``torch.backends``). An exception here
+would make ``import torch`` fail for everybody in the environment, so this file knows the standard library only, raises
+nothing, and imports neither Ultralytics nor the operator before ``ultralytics.nn.tasks`` has been loaded by somebody
+else. It is installed twice: in the package, and as the top-level module ``_yolov10_dysample_autoload``, a real file in
+site-packages that is still there when an editable checkout has been moved or deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+
+SWITCH = "YOLOV10_DYSAMPLE_AUTOLOAD"
+HOST = "ultralytics.nn.tasks"
+
+
+def autoload() -> None:
+    """Entry point for torch: :func:`watch`, unless ``YOLOV10_DYSAMPLE_AUTOLOAD=0``."""
+    with contextlib.suppress(Exception):
+        if os.environ.get(SWITCH, "1") != "0":
+            watch()
+
+
+def watch() -> None:
+    """Register now if Ultralytics' parser is loaded, else as soon as it is."""
+    host = sys.modules.get(HOST)
+    # While the module still runs, the finder that is already in place registers at its end.
+    if host is not None and not getattr(getattr(host, "__spec__", None), "_initializing", False):
+        _register()
+    if not any(type(finder).__name__ == DySampleFinder.__name__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, DySampleFinder())
+
+
+def _register() -> None:
+    try:
+        from yolov10_dysample import registration
+
+        registration.register()
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            print(
+                f"yolov10_dysample: DySample is not available in this process ({type(error).__name__}: {error}). "
+                f"Reinstall the package, or `pip uninstall yolov10-dysample` to stop this message.",
+                file=sys.stderr,
+            )
+
+
+class DySampleFinder:
+    """Leaves the finding of ``ultralytics.nn.tasks`` to everybody else, and registers DySample once it has run.
+
+    The two copies of this file each have such a class, and :func:`watch` goes by its name: one finder is enough. It
+    stays on ``sys.meta_path``, so that a host that is loaded afresh is registered afresh.
+    """
+
+    def __init__(self) -> None:
+        self._asking = threading.local()
+
+    def find_spec(self, name, path=None, target=None):
+        """Return the spec the other finders have for the host, its loader told to register at the end."""
+        if name != HOST or getattr(self._asking, "others", False):
+            return None
+        self._asking.others = True  # a finder of another plugin may ask all finders in its turn, us among them
+        try:
+            specs = (finder.find_spec(name, path, target) for finder in list(sys.meta_path) if finder is not self)
+            spec = next((spec for spec in specs if spec is not None), None)
+        finally:
+            self._asking.others = False
+        with contextlib.suppress(Exception):  # a loader that cannot be told: `import yolov10_dysample` still works
+            _register_after(spec.loader)
+        return spec
+
+
+def _register_after(loader) -> None:
+    run = loader.exec_module
+
+    def exec_module(module) -> None:
+        run(module)
+        if module.__name__ == HOST:
+            with contextlib.suppress(AttributeError):
+                del loader.exec_module
+            _register()
+
+    loader.exec_module = exec_module

@@ -1,0 +1,276 @@
+"""The DySample operator and layer. Knows torch and nothing of Ultralytics: the file can be lifted out as it stands.
+
+The class path ``yolov10_dysample.dysample.DySample`` is pickled into users' checkpoints and must never change.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["INITS", "STYLES", "VARIANTS", "DySample", "dysample"]
+
+INITS = ("bilinear", "nearest")
+STYLES = ("lp", "pl")
+MAX_SCALE = 8
+
+#: The paper's four variants, as arguments of :class:`DySample`.
+VARIANTS = {
+    "dysample": {"style": "lp", "groups": 4, "dyscope": False},
+    "dysample+": {"style": "lp", "groups": 4, "dyscope": True},
+    "dysample-s": {"style": "pl", "groups": 8, "dyscope": False},
+    "dysample-s+": {"style": "pl", "groups": 8, "dyscope": True},
+}
+
+
+def dysample(x: Tensor, offset: Tensor, scale: int = 2, init: str = "bilinear") -> Tensor:
+    """Upsample ``x`` by sampling it bilinearly at its output pixels' own places, each moved by an offset.
+
+    With zero offsets this is ``F.interpolate(x, scale_factor=scale, mode=init)``, ``align_corners=False``. Places
+    outside the map are moved to the centre of the nearest border pixel.
+
+    Args:
+        x (Tensor[B, C, H, W]): The map to upsample; floating point, any memory format.
+        offset (Tensor[B, 2 * groups, scale * H, scale * W]): How far to move each place, in pixels of ``x``: the
+            horizontal offsets of every group, then the vertical ones. Group ``k`` moves channels ``k * C / groups`` to
+            ``(k + 1) * C / groups``.
+        scale (int): Output size over input size, 2 to 8.
+        init (str): Where an offset of zero samples. ``"bilinear"``: at the centre of the output pixel. ``"nearest"``:
+            at the centre of the input pixel that the output pixel lies in.
+
+    Returns:
+        Tensor[B, C, scale * H, scale * W]: In the dtype and memory format of ``x``. Coordinates are never coarser than
+        float32: float16 places 80 columns only to 1/16 of a pixel.
+
+    Raises:
+        ValueError: If the shapes, ``scale`` or ``init`` do not fit together.
+
+    Example:
+        >>> x = torch.arange(4.0).view(1, 1, 2, 2)
+        >>> dysample(x, torch.zeros(1, 2, 4, 4), init="nearest")[0, 0, 0].round(decimals=3)
+        tensor([0., 0., 1., 1.])
+        >>> half_a_pixel_right = torch.tensor([0.5, 0.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+        >>> dysample(x, half_a_pixel_right, init="nearest")[0, 0, 0].round(decimals=3)
+        tensor([0.5000, 0.5000, 1.0000, 1.0000])
+
+    Source: Liu et al., "Learning to Upsample by Learning to Sample", ICCV 2023, sections 3.1 and 3.2; equal to
+    tiny-smart/dysample at efcf8ae.
+    """
+    if not torch.jit.is_tracing():  # in a trace, comparing sizes would freeze them
+        _check_call(x, offset, scale, init)
+    height, width = x.shape[-2:]
+    dx, dy = offset.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=1)
+    grid_x = _place(dx, width, scale, init, dim=-1)
+    grid_y = _place(dy, height, scale, init, dim=-2)
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return _sample_each_group(x, grid_x, grid_y)
+    return _sample_folded_groups(x, grid_x, grid_y)
+
+
+def _place(offset: Tensor, size: int, scale: int, init: str, dim: int) -> Tensor:
+    """Normalised coordinates, in [-1, 1] over ``size`` input pixels, of the output pixels moved by ``offset``."""
+    index = torch.arange(size * scale, dtype=offset.dtype, device=offset.device)
+    if init == "nearest":
+        base = (2 * torch.floor(index / scale) + 1) / size - 1
+    else:
+        base = (2 * index + 1) / (scale * size) - 1
+    base = base.view(-1, 1) if dim == -2 else base
+    # Zero padding with places held between the border pixels' centres is border padding, and the form that
+    # runtimes have fast kernels for. One epsilon inside, so that rounding cannot pull in the zeros beyond the border.
+    limit = 1 - 1 / size - torch.finfo(offset.dtype).eps
+    return (base + offset * (2 / size)).clamp(-limit, limit)
+
+
+def _sample_folded_groups(x: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
+    """Sample every group as an image of its own: the CPU kernel runs in parallel over images only."""
+    batch, channels, height, width = x.shape
+    groups, *out = grid_x.shape[1:]
+    grid = torch.stack((grid_x, grid_y), dim=-1).flatten(0, 1)
+    images = x.to(grid.dtype).reshape(batch * groups, channels // groups, height, width)
+    y = F.grid_sample(images, grid, align_corners=False).reshape(batch, channels, *out)
+    return y.to(x.dtype).contiguous(memory_format=_memory_format(x))
+
+
+def _sample_each_group(x: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
+    """The same without a fifth dimension and without touching the batch, which exported runtimes handle badly."""
+    grids = torch.stack((grid_x, grid_y), dim=-1).unbind(1)
+    parts = x.to(grid_x.dtype).chunk(len(grids), dim=1)
+    return torch.cat([F.grid_sample(p, g, align_corners=False) for p, g in zip(parts, grids)], dim=1).to(x.dtype)
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _check_call(x: Tensor, offset: Tensor, scale: int, init: str) -> None:
+    _check_scale(scale)
+    _check_choice("init", init, INITS)
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError(f"x must be a floating-point map [B, C, H, W], got {x.dtype} of shape {list(x.shape)}")
+    batch, channels, height, width = x.shape
+    if height < 1 or width < 1:
+        raise ValueError(f"x must have at least one row and one column, got H x W = {height} x {width}")
+    if offset.dim() != 4 or offset.shape[0] != batch or offset.shape[2:] != (height * scale, width * scale):
+        raise ValueError(
+            f"offset must be [B, 2 * groups, scale * H, scale * W] = [{batch}, 2 * groups, {height * scale}, "
+            f"{width * scale}] for x of shape {list(x.shape)} and scale {scale}, got {list(offset.shape)}"
+        )
+    pairs = offset.shape[1]
+    if pairs < 2 or pairs % 2 or channels % (pairs // 2):
+        raise ValueError(
+            f"offset must have 2 * groups channels, with groups a divisor of x's {channels} channels, got {pairs}"
+        )
+
+
+def _check_scale(scale: int) -> None:
+    if not _is_int(scale) or not 2 <= scale <= MAX_SCALE:
+        raise ValueError(
+            f"scale must be a whole number from 2 to {MAX_SCALE} (output size over input size), got {scale!r}"
+        )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class DySample(nn.Module):
+    """Learnt upsampling: predicts an offset for every output pixel and samples the input there.
+
+    See :func:`dysample` for the sampling. The offsets come from a 1x1 convolution and are scaled by 0.25, or, with
+    ``dyscope``, by ``0.5 * sigmoid(scope(x))``, which starts at 0.25.
+
+    Args:
+        in_channels (int): Channels of the input, and of the output.
+        scale (int): Output size over input size, 2 to 8.
+        style (str): ``"lp"`` predicts the offsets at the input resolution and shuffles them to the output's;
+            ``"pl"`` shuffles the input first, for fewer weights.
+        groups (int): How many groups of channels get offsets of their own; divides ``in_channels``.
+        dyscope (bool): Predict the range of the offsets too.
+        init (str): Where the layer starts. ``"bilinear"``, as published: at bilinear upsampling, but for offsets of the
+            order of 0.001. ``"nearest"``: at ``nn.Upsample(mode="nearest")``, equal but for rounding, for a model whose other
+            weights were trained with that.
+
+    Shape:
+        ``[B, in_channels, H, W]`` to ``[B, in_channels, scale * H, scale * W]``; dtype and memory format are kept.
+
+    Raises:
+        ValueError: If an argument is out of its range, or ``in_channels`` cannot be split as asked.
+
+    Note:
+        Making a layer takes no numbers from torch's global random generator: with one seed, the layers made after it
+        start the same whether or not a model has DySample in it. A ``state_dict`` of the published code loads.
+
+    Example:
+        >>> DySample(64)(torch.rand(2, 64, 5, 4)).shape
+        torch.Size([2, 64, 10, 8])
+        >>> sum(p.numel() for p in DySample(256, **VARIANTS["dysample-s+"]).parameters())
+        2064
+
+    Source: Liu et al., "Learning to Upsample by Learning to Sample", ICCV 2023, https://arxiv.org/abs/2308.15085.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        scale: int = 2,
+        style: str = "lp",
+        groups: int = 4,
+        dyscope: bool = False,
+        init: str = "bilinear",
+    ) -> None:
+        super().__init__()
+        _check_layer(in_channels, scale, style, groups, dyscope, init)
+        self.in_channels = in_channels
+        self.scale = scale
+        self.style = style
+        self.groups = groups
+        self.dyscope = dyscope
+        self.init = init
+        if style == "lp":
+            width, outputs = in_channels, 2 * groups * scale**2
+        else:
+            width, outputs = in_channels // scale**2, 2 * groups
+        # Built without nn.Conv2d's own draw of weights, which would move the global generator.
+        device = torch.get_default_device()
+        self.offset = nn.utils.skip_init(nn.Conv2d, width, outputs, 1, device=device)
+        if dyscope:
+            self.scope = nn.utils.skip_init(nn.Conv2d, width, outputs, 1, bias=False, device=device)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start again, at ``init``; repeatable after ``torch.manual_seed``, without moving the global generator."""
+        nn.init.zeros_(self.offset.bias)
+        if self.dyscope:
+            nn.init.zeros_(self.scope.weight)
+        if self.init == "nearest":
+            nn.init.zeros_(self.offset.weight)
+            return
+        # A seed from a copy of the generator: the numbers that come next belong to the next layer.
+        state = torch.Generator().set_state(torch.get_rng_state())
+        seed = int(torch.randint(2**62, (), generator=state, device="cpu"))
+        weight = torch.empty(self.offset.weight.shape, device="cpu")
+        weight.normal_(0.0, 0.001, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            self.offset.weight.copy_(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = F.pixel_shuffle(x, self.scale) if self.style == "pl" else x
+        offset = self.offset(features)
+        offset = offset * self.scope(features).sigmoid() * 0.5 if self.dyscope else offset * 0.25
+        if self.style == "lp":
+            offset = F.pixel_shuffle(offset, self.scale)
+        return dysample(x, offset, self.scale, self.init)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, scale={self.scale}, style={self.style!r}, groups={self.groups}, "
+            f"dyscope={self.dyscope}, init={self.init!r}"
+        )
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
+        # The published code saves its start positions, and until 2024-03-27 gave `scope` a bias.
+        position = state_dict.pop(f"{prefix}init_pos", None)
+        if position is not None and self.init != "bilinear":
+            errors.append(
+                f"{prefix}init_pos: these weights were trained from the published bilinear start; "
+                f"load them into DySample(init='bilinear'), not init={self.init!r}"
+            )
+        if self.dyscope:
+            bias = state_dict.pop(f"{prefix}scope.bias", None)
+            if bias is not None and bias.any():
+                errors.append(
+                    f"{prefix}scope.bias: an early version of the published code trained this bias; DySample has none, "
+                    f"as published since 2024-03-27, so these weights need retraining"
+                )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+
+
+def _check_layer(in_channels: int, scale: int, style: str, groups: int, dyscope: bool, init: str) -> None:
+    _check_scale(scale)
+    _check_choice("style", style, STYLES)
+    _check_choice("init", init, INITS)
+    if not isinstance(dyscope, bool):
+        raise ValueError(f"dyscope must be True or False, got {dyscope!r}")
+    if not _is_int(in_channels) or in_channels < 1:
+        raise ValueError(f"in_channels must be a whole number of at least 1, got {in_channels!r}")
+    if not _is_int(groups) or groups < 1 or in_channels % groups:
+        raise ValueError(
+            f"groups must be a whole number that divides in_channels ({in_channels}), got {groups!r}; "
+            f"{_divisor_near(in_channels, groups)} would do"
+        )
+    if style == "pl" and in_channels % scale**2:
+        raise ValueError(
+            f"style 'pl' needs in_channels divisible by scale**2 = {scale**2}, got {in_channels}; use style 'lp'"
+        )
+
+
+def _divisor_near(number: int, wanted: object) -> int:
+    target = wanted if _is_int(wanted) else 4
+    return min((d for d in range(1, min(number, 64) + 1) if number % d == 0), key=lambda d: abs(d - target))
