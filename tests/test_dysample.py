@@ -70,7 +70,7 @@ def sampled_one_by_one(x, offset, scale, init):
 @pytest.mark.parametrize("shape", [(1, 4, 5, 3), (3, 6, 1, 4), (2, 2, 3, 1), (1, 8, 1, 1)], ids=str)
 @pytest.mark.parametrize("scale", [2, 3])
 def test_every_output_number_is_sampled_where_its_offset_says(shape, scale, init, layout):
-    batch, channels, height, width = shape
+    batch, _, height, width = shape
     x = maps(*shape).contiguous(memory_format=layout)
     offset = maps(batch, 4, height * scale, width * scale, seed=1, scale=2.0)
     torch.testing.assert_close(dysample(x, offset, scale, init), sampled_one_by_one(x, offset, scale, init))
@@ -268,7 +268,7 @@ def test_the_state_dict_has_the_published_names_and_nothing_else():
 
 
 def test_a_published_start_position_is_refused_by_a_nearest_layer():
-    with pytest.raises(RuntimeError, match="published bilinear start.*init='bilinear'"):
+    with pytest.raises(RuntimeError, match=r"published bilinear start.*init='bilinear'"):
         DySample(16, init="nearest").load_state_dict(Published(16).state_dict())
 
 

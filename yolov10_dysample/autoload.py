@@ -3,7 +3,7 @@
 torch calls :func:`autoload` at the end of ``import torch`` (entry point group ``torch.backends``). An exception here
 would make ``import torch`` fail for everybody in the environment, so this file knows the standard library only, raises
 nothing, and imports neither Ultralytics nor the operator before ``ultralytics.nn.tasks`` has been loaded by somebody
-else. It is installed twice: in the package, and as the top-level module ``_yolov10_dysample_autoload``, a real file in
+else. An install, editable or not, puts it beside the package as ``_yolov10_dysample_autoload``: a real file in
 site-packages that is still there when an editable checkout has been moved or deleted.
 """
 
@@ -31,7 +31,7 @@ def watch() -> None:
     # While the module still runs, the finder that is already in place registers at its end.
     if host is not None and not getattr(getattr(host, "__spec__", None), "_initializing", False):
         _register()
-    if not any(type(finder).__name__ == DySampleFinder.__name__ for finder in sys.meta_path):
+    if not any(isinstance(finder, DySampleFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, DySampleFinder())
 
 
@@ -52,8 +52,7 @@ def _register() -> None:
 class DySampleFinder:
     """Leaves the finding of ``ultralytics.nn.tasks`` to everybody else, and registers DySample once it has run.
 
-    The two copies of this file each have such a class, and :func:`watch` goes by its name: one finder is enough. It
-    stays on ``sys.meta_path``, so that a host that is loaded afresh is registered afresh.
+    It stays on ``sys.meta_path``, so that a host that is loaded afresh is registered afresh.
     """
 
     def __init__(self) -> None:

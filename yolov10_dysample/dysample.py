@@ -96,7 +96,9 @@ def _sample_each_group(x: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
     """The same without a fifth dimension and without touching the batch, which exported runtimes handle badly."""
     grids = torch.stack((grid_x, grid_y), dim=-1).unbind(1)
     parts = x.to(grid_x.dtype).chunk(len(grids), dim=1)
-    return torch.cat([F.grid_sample(p, g, align_corners=False) for p, g in zip(parts, grids)], dim=1).to(x.dtype)
+    return torch.cat([F.grid_sample(p, g, align_corners=False) for p, g in zip(parts, grids, strict=True)], dim=1).to(
+        x.dtype
+    )
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:
@@ -154,7 +156,7 @@ class DySample(nn.Module):
         groups (int): How many groups of channels get offsets of their own; divides ``in_channels``.
         dyscope (bool): Predict the range of the offsets too.
         init (str): Where the layer starts. ``"bilinear"``, as published: at bilinear upsampling, but for offsets of the
-            order of 0.001. ``"nearest"``: at ``nn.Upsample(mode="nearest")``, equal but for rounding, for a model whose other
+            order of 0.001. ``"nearest"``: at ``nn.Upsample(mode="nearest")``, but for rounding, for a model whose other
             weights were trained with that.
 
     Shape:
@@ -271,6 +273,6 @@ def _check_layer(in_channels: int, scale: int, style: str, groups: int, dyscope:
         )
 
 
-def _divisor_near(number: int, wanted: object) -> int:
+def _divisor_near(number: int, wanted: int) -> int:
     target = wanted if _is_int(wanted) else 4
     return min((d for d in range(1, min(number, 64) + 1) if number % d == 0), key=lambda d: abs(d - target))

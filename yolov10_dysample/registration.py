@@ -24,6 +24,7 @@ from yolov10_dysample.dysample import MAX_SCALE, DySample
 #: All that :func:`register` changes in a process, as (what, how). The README repeats this list.
 TOUCHES = (
     ("ultralytics.nn.tasks.DySample", "added: the model parser looks layers up there"),
+    ("ultralytics.nn.tasks._DySampleRow", "added: what the wrapped parser builds DySample rows with"),
     ("ultralytics.nn.modules.DySample", "added, beside the host's own layers"),
     ("ultralytics.nn.tasks.parse_model", "wrapped: checks DySample rows and gives them their input width"),
     ("ultralytics.nn.tasks.yaml_model_load", "wrapped: finds the shipped configs by bare name"),
@@ -35,6 +36,7 @@ ROW_SYNTAX = "[], [scale], [scale, style], [scale, style, groups], [.., dyscope]
 
 SUFFIX = "-dysample"
 _ROW = "_DySampleRow"
+_MARK = "_yolov10_dysample"
 _lock = threading.RLock()
 
 
@@ -58,8 +60,12 @@ def register() -> bool:
         if misfit:
             _warn_once(misfit)
             return False
-        tasks.DySample = modules.DySample = DySample
-        setattr(tasks, _ROW, _Row)
+        for namespace, name, value in (
+            (tasks, "DySample", DySample),
+            (modules, "DySample", DySample),
+            (tasks, _ROW, _Row),
+        ):
+            setattr(namespace, name, value)
         _wrap(tasks, "parse_model", _with_dysample_rows)
         _wrap(tasks, "yaml_model_load", _with_dysample_models)
         torch.serialization.add_safe_globals([DySample])
@@ -120,10 +126,10 @@ def _warn_once(message: str) -> None:
 def _wrap(tasks: ModuleType, name: str, wrapper: Callable[[Callable], Callable]) -> None:
     """Wrap a function of the parser, also in the modules that have imported it by name."""
     original = getattr(tasks, name)
-    if getattr(original, "_yolov10_dysample", False):  # functools.wraps of a later plugin carries the mark along
+    if getattr(original, _MARK, False):  # functools.wraps of a later plugin carries the mark along
         return
-    wrapped = functools.wraps(original)(wrapper(original))
-    wrapped._yolov10_dysample = True
+    wrapped = functools.update_wrapper(wrapper(original), original)
+    wrapped.__dict__[_MARK] = True
     for module in [m for key, m in list(sys.modules.items()) if key.partition(".")[0] == "ultralytics"]:
         if getattr(module, "__dict__", {}).get(name) is original:
             setattr(module, name, wrapped)

@@ -1,0 +1,56 @@
+# Every target builds the environment it needs in .venv first. `make` alone lists the targets.
+
+PYTHON ?= python3
+# What pip is to install torch as, e.g. TORCH="torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= "torch>=2.5" torchvision
+
+VENV := .venv
+BIN := $(VENV)/bin
+DATA := datasets/digits/data.yaml
+RUN := runs/demo
+DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick lint bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/installed: pyproject.toml
+	@echo "== Building $(VENV): a few minutes, most of it torch (several GB)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,test,lint]"
+	touch $@
+
+$(DATA): $(VENV)/installed scripts/make_digits.py
+	$(BIN)/python scripts/make_digits.py --out $(dir $(DATA)) --force
+
+demo: $(DATA) ## Train, validate, predict and export yolov10n-dysample with stock yolo commands (about 6 minutes)
+	@rm -rf $(RUN)
+	$(BIN)/yolo detect train model=yolov10n-dysample.yaml data=$(DATA) $(DEMO_TRAIN) project=$(CURDIR)/$(RUN) name=train
+	$(BIN)/yolo detect val model=$(RUN)/train/weights/best.pt data=$(DATA) imgsz=128 project=$(CURDIR)/$(RUN) name=val
+	$(BIN)/yolo detect predict model=$(RUN)/train/weights/best.pt source=datasets/digits/images/val imgsz=128 \
+		project=$(CURDIR)/$(RUN) name=predict
+	$(BIN)/yolo export model=$(RUN)/train/weights/best.pt format=onnx imgsz=128
+	$(BIN)/yolo detect predict model=$(RUN)/train/weights/best.onnx source=datasets/digits/images/val imgsz=128 \
+		project=$(CURDIR)/$(RUN) name=predict-onnx
+	@echo "== Pictures: $(RUN)/predict and $(RUN)/predict-onnx; curves: $(RUN)/train/results.png"
+	@echo "== Weights:  $(RUN)/train/weights/best.pt and best.onnx"
+
+test: $(VENV)/installed ## Run every test, real yolo processes included
+	$(BIN)/python -m pytest
+
+quick: $(VENV)/installed ## Run the tests that start no yolo processes
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/installed ## Check style and types; build the packages and check them
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/twine check --strict dist/*
+
+clean: ## Remove the environment and everything made here
+	rm -rf $(VENV) dist runs datasets
