@@ -15,10 +15,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "DySample": "dysample",
-    "dysample": "dysample",
+    "convert_rows": "surgery",
+    "convert_yaml": "surgery",
     "register": "registration",
+    "use_dysample": "surgery",
 }
-__all__ = ["DySample", "__version__", "dysample", "register"]
+# The function dysample() is imported from the module of its name, which hides it here.
+__all__ = ["DySample", "__version__", "convert_rows", "convert_yaml", "register", "use_dysample"]
 
 
 def __getattr__(name: str):

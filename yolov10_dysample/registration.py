@@ -6,9 +6,12 @@ does not concern DySample. A host that is not as expected is left as it is, with
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
+import importlib.util
 import inspect
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -17,9 +20,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from yolov10_dysample import __version__
 from yolov10_dysample.dysample import MAX_SCALE, DySample
+from yolov10_dysample.surgery import convert_rows
 
 #: All that :func:`register` changes in a process, as (what, how). The README repeats this list.
 TOUCHES = (
@@ -27,17 +32,30 @@ TOUCHES = (
     ("ultralytics.nn.tasks._DySampleRow", "added: what the wrapped parser builds DySample rows with"),
     ("ultralytics.nn.modules.DySample", "added, beside the host's own layers"),
     ("ultralytics.nn.tasks.parse_model", "wrapped: checks DySample rows and gives them their input width"),
-    ("ultralytics.nn.tasks.yaml_model_load", "wrapped: finds the shipped configs by bare name"),
+    ("ultralytics.nn.tasks.yaml_model_load", "wrapped: finds the shipped configs, and any stock name plus -dysample"),
+    (
+        "ultralytics.utils.callbacks.base.default_callbacks",
+        "on_export_start added: picks and checks what DySample needs",
+    ),
     ("torch.serialization", "DySample added to the safe globals, for ULTRALYTICS_SAFE_LOAD=1"),
 )
 
 #: How a DySample row's arguments may be written in a model YAML.
 ROW_SYNTAX = "[], [scale], [scale, style], [scale, style, groups], [.., dyscope] or [.., dyscope, init]"
 
+#: ONNX opsets that export DySample and that every runtime reads right.
+OPSETS = (16, 19)
+#: Export formats whose runtimes sample all groups at once faster than one after the other (results/speed).
+FOLDING_FORMATS = ("openvino", "torchscript")
+
 SUFFIX = "-dysample"
 _ROW = "_DySampleRow"
 _MARK = "_yolov10_dysample"
 _lock = threading.RLock()
+
+
+class RowError(ValueError):
+    """A DySample row that cannot be built; the message says which, and what to write instead."""
 
 
 def register() -> bool:
@@ -68,6 +86,8 @@ def register() -> bool:
             setattr(namespace, name, value)
         _wrap(tasks, "parse_model", _with_dysample_rows)
         _wrap(tasks, "yaml_model_load", _with_dysample_models)
+        if _on_export_start not in _export_callbacks():
+            _export_callbacks().append(_on_export_start)
         torch.serialization.add_safe_globals([DySample])
     return True
 
@@ -91,6 +111,38 @@ def config_dir() -> Path:
     return shipped if shipped.is_dir() else package.parent / "configs"
 
 
+def find_stock(name: str | Path) -> Path | None:
+    """The model YAML of the installed Ultralytics that a bare name means, or None. Ultralytics is not imported.
+
+    Example:
+        >>> find_stock("yolo11s-seg.yaml").name  # one file for all sizes
+        'yolo11-seg.yaml'
+        >>> find_stock("elsewhere/yolo11s-seg.yaml")
+    """
+    spec = importlib.util.find_spec("ultralytics")
+    if spec is None or spec.origin is None or Path(name).name != str(name):
+        return None
+    stock = {file.name: file for file in Path(spec.origin).parent.glob("cfg/models/**/*.yaml")}
+    without_size = re.sub(r"(\d)[nslmx](?=[-.])", r"\1", str(name))
+    return stock.get(str(name)) or stock.get(without_size)
+
+
+def plan(model: dict[str, Any]) -> nn.Sequential:
+    """The layers the host would build from a parsed model YAML, on the meta device: shapes without memory.
+
+    Raises:
+        RowError: If a DySample row cannot be built.
+        RuntimeError: If DySample is not registered in this process.
+    """
+    if not register():
+        raise RuntimeError("DySample is not registered with Ultralytics here; `yolov10-dysample doctor` says why")
+    tasks = importlib.import_module("ultralytics.nn.tasks")
+    channels = model.get("channels") or model.get("ch") or 3
+    with torch.device("meta"):
+        layers, _ = tasks.parse_model(copy.deepcopy(model), channels, verbose=False)
+    return layers
+
+
 def _misfit(tasks: ModuleType, modules: ModuleType) -> str | None:
     """Why this host cannot be used, or None."""
     for name, leading in (("parse_model", ["d", "ch"]), ("yaml_model_load", ["path"])):
@@ -112,15 +164,26 @@ def _misfit(tasks: ModuleType, modules: ModuleType) -> str | None:
     return None
 
 
+def _export_callbacks() -> list[Callable]:
+    return importlib.import_module("ultralytics.utils.callbacks.base").default_callbacks["on_export_start"]
+
+
 def _host_version() -> str:
     return getattr(sys.modules.get("ultralytics"), "__version__", "of unknown version")
 
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    from ultralytics.utils import LOGGER
+    _logger().warning(f"WARNING {message}.")
 
-    LOGGER.warning(f"WARNING {message}.")
+
+@functools.cache
+def _inform_once(message: str) -> None:  # the host reads a model's YAML more than once
+    _logger().info(message)
+
+
+def _logger() -> Any:
+    return importlib.import_module("ultralytics.utils").LOGGER
 
 
 def _wrap(tasks: ModuleType, name: str, wrapper: Callable[[Callable], Callable]) -> None:
@@ -135,6 +198,28 @@ def _wrap(tasks: ModuleType, name: str, wrapper: Callable[[Callable], Callable])
             setattr(module, name, wrapped)
 
 
+def _on_export_start(exporter: Any) -> None:
+    """Export a model with DySample layers in the form that suits the format, at an ONNX opset that keeps its maths."""
+    layers = [layer for layer in getattr(exporter, "model", nn.Module()).modules() if isinstance(layer, DySample)]
+    if not layers:
+        return
+    opset = exporter.args.opset
+    if opset is None:
+        exporter.args.opset = OPSETS[0] + 1  # the host's own choice has been 20 in some releases
+    elif opset < OPSETS[0]:
+        raise ValueError(
+            f"DySample needs ONNX opset {OPSETS[0]} or newer, which has GridSample, got opset={opset}. "
+            f"Leave opset out, or use {OPSETS[0]} to {OPSETS[1]}"
+        )
+    elif opset > OPSETS[1]:
+        _logger().warning(
+            f"WARNING DySample at ONNX opset {opset}: from opset 20 on TensorRT misreads GridSample's mode and samples "
+            f"nearest, without a word (NVIDIA/TensorRT#4646). For an engine use opset {OPSETS[0]} to {OPSETS[1]}."
+        )
+    for layer in layers:
+        layer.fold_traced_groups = exporter.args.format in FOLDING_FORMATS
+
+
 def _with_dysample_models(yaml_model_load: Callable) -> Callable:
     """What the host finds is the host's: only a file that it misses is looked up here."""
 
@@ -144,17 +229,34 @@ def _with_dysample_models(yaml_model_load: Callable) -> Callable:
         except FileNotFoundError:
             if not Path(path).stem.endswith(SUFFIX):
                 raise
-            config = find_config(path)
-            if config is None:
-                shipped = ", ".join(sorted(file.name for file in config_dir().glob("*.yaml")))
-                raise FileNotFoundError(
-                    f"'{path}' does not exist. Models that need no file, given by their bare name: {shipped}"
-                ) from None
-        model = yaml_model_load(config)
+        config = find_config(path)
+        model = yaml_model_load(config) if config else _converted_stock(str(path), yaml_model_load)
         model["yaml_file"] = str(path)  # exports are named after it and written beside it
         return model
 
     return load
+
+
+def _converted_stock(name: str, yaml_model_load: Callable) -> dict[str, Any]:
+    """What the host finds for ``X.yaml``, its upsampling swapped, for a bare name ``X-dysample.yaml``."""
+    file = Path(name)
+    stock = f"{file.stem.removesuffix(SUFFIX)}{file.suffix}" if file.name == name else None
+    try:
+        model = yaml_model_load(stock) if stock else {}
+    except FileNotFoundError:
+        model = {}
+    if "head" not in model:
+        shipped = ", ".join(sorted(file.name for file in config_dir().glob("*.yaml")))
+        raise FileNotFoundError(
+            f"'{name}' does not exist. Models that need no file, given by their bare name: {shipped}, and the name of "
+            f"any stock model that upsamples, with {SUFFIX} at its end, such as yolo11n-seg{SUFFIX}.yaml"
+        )
+    try:
+        converted, rows = convert_rows(model)
+    except ValueError as error:
+        raise ValueError(f"'{name}' cannot be made from Ultralytics' {stock}: {error}") from None
+    _inform_once(f"{name}: {stock} with DySample in place of nn.Upsample in rows {', '.join(map(str, rows))}")
+    return converted
 
 
 def _with_dysample_rows(parse_model: Callable) -> Callable:
@@ -190,9 +292,11 @@ class _Row(DySample):
 
     def __new__(cls, width: Any, row: _Settings) -> DySample:  # type: ignore[misc]
         try:
-            return DySample(width if row.source is None else width[row.source], *row.arguments)
+            layer: Any = DySample(width if row.source is None else width[row.source], *row.arguments)
         except ValueError as error:
-            raise ValueError(f"{row.where}: {error}") from None
+            raise RowError(f"{row.where}: {error}") from None
+        layer.np = sum(parameter.numel() for parameter in layer.parameters())  # 8.3.0 tells only this class
+        return layer
 
 
 # The host prints and stores the class's name as the layer's type.
@@ -207,16 +311,16 @@ def _parser_row(row: Any, index: int, file: str) -> list:
     """
     where = f"DySample, row {index} of {file}"
     if len(row) != 4:
-        raise ValueError(f"{where}: a row is [from, repeats, module, args], got {row!r}")
+        raise RowError(f"{where}: a row is [from, repeats, module, args], got {row!r}")
     source, repeats, _, arguments = row
     if not isinstance(source, int) or isinstance(source, bool) or not -max(index, 1) <= source < index:
-        raise ValueError(f"{where}: `from` must be -1 or the index of one earlier row, got {source!r}")
+        raise RowError(f"{where}: `from` must be -1 or the index of one earlier row, got {source!r}")
     if repeats != 1 or isinstance(repeats, bool):
-        raise ValueError(
+        raise RowError(
             f"{where}: `repeats` must be 1 (for a larger step use [scale], up to {MAX_SCALE}), got {repeats!r}"
         )
     if not isinstance(arguments, (list, tuple)):
-        raise ValueError(f"{where}: args must be a list, one of {ROW_SYNTAX}, got {arguments!r}")
+        raise RowError(f"{where}: args must be a list, one of {ROW_SYNTAX}, got {arguments!r}")
     settings = _Settings(None if source == -1 else source, where, _checked_arguments(arguments, where))
     return [source, repeats, _ROW, ["c2" if source == -1 else "ch", settings]]
 
@@ -231,5 +335,5 @@ def _checked_arguments(arguments: list | tuple, where: str) -> tuple:
     elif arguments and isinstance(arguments[0], int) and arguments[0] > MAX_SCALE:
         mistake = f"{arguments[0]} looks like a number of channels: DySample takes its width from the row it reads"
     if mistake:
-        raise ValueError(f"{where}: {mistake}. Write {ROW_SYNTAX}, got {list(arguments)!r}")
+        raise RowError(f"{where}: {mistake}. Write {ROW_SYNTAX}, got {list(arguments)!r}")
     return tuple(arguments)

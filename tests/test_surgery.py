@@ -1,0 +1,494 @@
+"""DySample put into model YAMLs and into models already built: what changes, what stays, and what is refused."""
+
+import copy
+import re
+
+import pytest
+import torch
+import yaml
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.nn import tasks
+from ultralytics.utils import ROOT as HOST
+
+from tests.conftest import run
+from yolov10_dysample import convert_rows, convert_yaml, use_dysample
+from yolov10_dysample.dysample import DySample
+
+UP = [-1, 1, "nn.Upsample", [None, 2, "nearest"]]
+SMALL = {
+    "nc": 1,
+    "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [32, 3, 2]]],
+    "head": [UP, [[-1, 0], 1, "Concat", [1]], UP, [-1, 1, "Conv", [8, 1, 1]]],
+}
+
+
+def rows(model):
+    return [*model["backbone"], *model["head"]]
+
+
+def stock_text(name):
+    (file,) = (HOST / "cfg/models").rglob(name)
+    return file.read_text()
+
+
+def stock_module(name="yolov10n.yaml"):
+    torch.manual_seed(1)
+    return tasks.DetectionModel(name, verbose=False)
+
+
+# Parsed model YAMLs
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ({}, [2, "lp", 4]),
+        ({"style": "pl", "groups": 8}, [2, "pl", 8]),
+        ({"dyscope": True}, [2, "lp", 4, True]),
+        ({"init": "nearest"}, [2, "lp", 4, False, "nearest"]),
+        ({"style": "pl", "groups": 2, "dyscope": True, "init": "nearest"}, [2, "pl", 2, True, "nearest"]),
+    ],
+    ids=str,
+)
+def test_upsampling_rows_become_dysample_rows_in_their_places(options, arguments):
+    before = copy.deepcopy(SMALL)
+    model, swapped = convert_rows(SMALL, **options)
+    assert before == SMALL
+    assert swapped == [2, 4]
+    for i, (old, new) in enumerate(zip(rows(SMALL), rows(model), strict=True)):
+        assert new == ([-1, 1, "DySample", arguments] if i in swapped else old)
+    assert {**model, "head": None} == {**SMALL, "head": None}
+
+
+@pytest.mark.parametrize("chosen", [[4], (4, 4), {4}, range(4, 5)], ids=str)
+def test_only_the_rows_asked_for_are_replaced(chosen):
+    model, swapped = convert_rows(SMALL, rows=chosen)
+    assert swapped == [4]
+    assert rows(model)[2] == UP
+    assert rows(model)[4][2] == "DySample"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([0, 1, "nn.Upsample", ["None", 3, "bilinear"]], [0, 1, "DySample", [3, "lp", 4]]),
+        ([-2, 1, "nn.Upsample", [None, 4.0]], [-2, 1, "DySample", [4, "lp", 4]]),
+    ],
+    ids=str,
+)
+def test_source_and_scale_are_the_rows_own(row, expected):
+    model, _ = convert_rows({"backbone": SMALL["backbone"], "head": [row]})
+    assert model["head"] == [expected]
+
+
+def with_row(row):
+    return {"backbone": SMALL["backbone"], "head": [row], "yaml_file": "mine.yaml"}
+
+
+def up(*arguments, repeats=1):
+    return with_row([-1, repeats, "nn.Upsample", list(arguments)])
+
+
+BAD_CONVERSIONS = [
+    ({"rows": [3]}, SMALL, r"row 3 of the model is Concat, not nn\.Upsample: nn\.Upsample is in rows 2, 4$"),
+    ({"rows": [6]}, SMALL, r"indices from 0 to 5 in the model, got 6: nn\.Upsample is in rows 2, 4"),
+    ({"rows": [-1]}, SMALL, "indices from 0 to 5 .* got -1"),
+    ({"rows": ["2"]}, SMALL, "indices from 0 to 5 .* got '2'"),
+    ({"rows": [True]}, SMALL, "indices from 0 to 5 .* got True"),
+    ({"rows": [2.0]}, SMALL, r"indices from 0 to 5 .* got 2\.0"),
+    ({"rows": 2}, SMALL, "rows must be a list of row indices, got 2"),
+    ({"rows": []}, SMALL, "rows must name at least one row"),
+    ({"style": "lpp"}, SMALL, "style must be one of 'lp', 'pl', got 'lpp'"),
+    ({"init": "bicubic"}, SMALL, "init must be one of 'bilinear', 'nearest', got 'bicubic'"),
+    ({"groups": 0}, SMALL, "groups must be a whole number of at least 1, got 0"),
+    ({"groups": "4"}, SMALL, "groups must be .* got '4'"),
+    ({"dyscope": "yes"}, SMALL, "dyscope must be True or False, got 'yes'"),
+    (
+        {},
+        up(None, 1.5, "nearest"),
+        r"^row 2 of mine\.yaml: .* whole number from 2 to 8, .* got \[None, 1\.5, 'nearest'\]",
+    ),
+    ({}, up(None, 9), "whole number from 2 to 8"),
+    ({}, up(None, 1), "whole number from 2 to 8"),
+    ({}, up(None, -2), "whole number from 2 to 8"),
+    ({}, up(None, float("nan")), "whole number from 2 to 8"),
+    ({}, up(None, "2"), "whole number from 2 to 8"),
+    ({}, up(None, [2, 2]), "whole number from 2 to 8"),
+    ({}, up([40, 40], None, "nearest"), r"whole number from 2 to 8, .*got \[\[40, 40\]"),
+    ({}, up(40), "whole number from 2 to 8"),
+    ({}, up(), "whole number from 2 to 8"),
+    ({}, with_row([-1, 1, "nn.Upsample", None]), "whole number from 2 to 8"),
+    ({}, up(None, 2, repeats=2), "`repeats` 1 .* got 2"),
+    ({}, {**SMALL, "head": []}, r"nothing to swap in the model: there is no nn\.Upsample row; its 2 rows are Conv$"),
+    ({}, {"backbone": [], "head": []}, "its 0 rows are no layers"),
+    ({}, convert_rows(SMALL)[0], "no nn.Upsample row, and DySample already in rows 2, 4"),
+    ({}, {"backbone": SMALL["backbone"]}, "is not a model YAML: it needs `backbone` and `head`"),
+    ({}, {"names": ["person"]}, "is not a model YAML"),
+    ({}, {"backbone": "x", "head": 3}, "is not a model YAML"),
+    ({}, None, "is not a model YAML"),
+    ({}, [UP], "is not a model YAML"),
+    ({}, "head: []", "is not a model YAML"),
+    ({}, with_row("nn.Upsample"), r"there is no nn\.Upsample row"),
+    ({}, with_row([-1, 1, "nn.Upsample"]), r"there is no nn\.Upsample row"),
+]
+
+
+@pytest.mark.parametrize(("options", "model", "message"), BAD_CONVERSIONS, ids=[m for _, _, m in BAD_CONVERSIONS])
+def test_a_refused_conversion_says_what_it_looked_for_and_what_is_there(options, model, message):
+    with pytest.raises(ValueError, match=message):
+        convert_rows(model, **options)
+
+
+# The text of model YAMLs
+
+LAYOUTS = {
+    "comments": """\
+# Ærø's model 日本
+nc: 1
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]] # nn.Upsample, [None, 2, nearest] is not here
+  # - [-1, 1, nn.Upsample, [None, 2, nearest]]
+head:
+  - [-1, 1,   nn.Upsample, [ None,2 , "nearest"] ]   # 1: kept
+  - [-1, 1, 'nn.Upsample', ['None', 2]]
+""",
+    "several lines": """\
+backbone: [[-1, 1, Conv, [16, 3, 2]]]
+head:
+  - [-1, 1,
+     nn.Upsample, # the layer
+     [None,
+      2, nearest]] # its arguments
+  - - -1
+    - 1
+    - nn.Upsample
+    - [None, 2, nearest]
+""",
+    "head first": """\
+head: [[-1, 1, nn.Upsample, [None, 2, nearest]], [-1, 1, Conv, [8, 1, 1]]]
+backbone: [[-1, 1, Conv, [16, 3, 2]], [-1, 1, nn.Upsample, [None, 4, nearest]]]
+""",
+}
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_text_says_what_the_converted_model_says_and_keeps_its_layout(layout, newline, recwarn):
+    text = LAYOUTS[layout].replace("\n", newline)
+    converted = convert_yaml(text, groups=8)
+    assert yaml.safe_load(converted) == convert_rows(yaml.safe_load(text), groups=8)[0]
+    assert re.findall("#.*?\n", converted)[-1:] == re.findall("#.*?\n", text)[-1:]
+    assert not recwarn.list
+    rest = r"'?(nn\.Upsample|DySample)'?,?[^\[]*\[[^\]]*\]"
+    if layout != "several lines":
+        assert re.sub(rest, "", converted) == re.sub(rest, "", text)
+
+
+def test_a_stock_yaml_changes_in_its_upsampling_rows_only():
+    stock = stock_text("yolov10n.yaml")
+    changed = [
+        (old, new) for old, new in zip(stock.splitlines(), convert_yaml(stock).splitlines(), strict=True) if old != new
+    ]
+    assert changed == [('  - [-1, 1, nn.Upsample, [None, 2, "nearest"]]', "  - [-1, 1, DySample, [2, lp, 4]]")] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backbone: [[-1, 1, Conv, [16, 3, 2]]]\nhead: [&up [-1, 1, nn.Upsample, [None, 2]], *up] # lost\n",
+        "backbone: []\nhead: [[-1, 1, nn.Upsample, &b [None, 2]], [-1, 1, nn.Upsample, *b]]\n",
+        "base: &base\n  head: [[-1, 1, nn.Upsample, [None, 2]]]\n<<: *base\nbackbone: []\n",
+    ],
+    ids=["shared row", "shared arguments", "merged"],
+)
+def test_an_unusual_layout_is_written_anew_and_said(text):
+    expected = convert_rows(yaml.safe_load(text), rows=[len(yaml.safe_load(text)["backbone"])])[0]
+    with pytest.warns(UserWarning, match="layout of the original could not be kept"):
+        converted = convert_yaml(text, rows=[len(yaml.safe_load(text)["backbone"])])
+    assert yaml.safe_load(converted) == expected
+    assert converted.startswith("# Converted to DySample; the comments and the layout of the original could not")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("head: [", "this is not YAML: .*line 1"),
+        ("[" * 5000, "this is not YAML"),
+        ("!!python/object:os.system {}", "this is not YAML"),
+        ("\0", "this is not YAML"),
+        ("", "is not a model YAML"),
+        ("just words", "is not a model YAML"),
+    ],
+    ids=["open bracket", "deep", "python tag", "control character", "empty", "words"],
+)
+def test_text_that_is_no_model_is_refused_in_one_line(text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        convert_yaml(text)
+    assert "\n" not in str(error.value)
+
+
+# Models already built
+
+IMAGES = torch.rand(8, 3, 96, 128, generator=torch.Generator().manual_seed(5))
+
+
+def calibrated(name):
+    """A model whose output depends on its neck: a fresh one's does not, to 1e-7 (design note F21)."""
+    model = stock_module(name)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    for module in model.model[-1].modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.normal_(module.weight, std=0.1)
+    with torch.no_grad():
+        model.train()(IMAGES)
+    return model.eval()
+
+
+def raw_output(model):
+    """What the head predicts at every place, before it picks and sorts detections."""
+    head = model.model[-1]
+    head.training = True
+    with torch.no_grad():
+        output = model(IMAGES[:2].to(next(model.parameters()).dtype))
+    head.training = False
+    return output
+
+
+@pytest.mark.parametrize("name", ["yolov10n.yaml", "yolo11n.yaml", "yolov8n-p2.yaml"])
+def test_a_nearest_start_leaves_the_output_as_it_was_until_the_offsets_move(name):
+    model = calibrated(name)
+    before = raw_output(model)
+    assert use_dysample(model) is model
+    layers = [layer for layer in model.model if isinstance(layer, DySample)]
+    assert layers
+    torch.testing.assert_close(raw_output(model), before, rtol=1e-4, atol=1e-4)
+    for layer in layers:
+        nn.init.constant_(layer.offset.bias, 2.0)
+        with pytest.raises(AssertionError, match="not close"):
+            torch.testing.assert_close(raw_output(model), before, rtol=1e-2, atol=1e-2)
+        nn.init.zeros_(layer.offset.bias)
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["nn.Module", "YOLO"])
+def test_layers_and_yaml_change_together_and_nothing_else(wrapped):
+    owner = YOLO("yolov10n.yaml") if wrapped else stock_module()
+    model = owner.model if wrapped else owner
+    stock, old = copy.deepcopy(model.yaml), list(model.model)
+    assert use_dysample(owner, rows=[14], style="pl", groups=8, dyscope=True, init="bilinear") is owner
+    assert model.yaml == convert_rows(stock, rows=[14], style="pl", groups=8, dyscope=True)[0]
+    for i, (before, now) in enumerate(zip(old, model.model, strict=True)):
+        assert (now is before) == (i != 14)
+    assert str(model.model[14]) == str(DySample(128, 2, "pl", 8, True))
+
+
+def test_new_layers_carry_what_the_host_expects_of_a_layer():
+    built = stock_module("yolov10n-dysample.yaml")
+    model = stock_module()
+    model.model[11].eval()
+    use_dysample(model)
+    for i in (11, 14):
+        for name in ("i", "f", "type", "np", "in_channels"):
+            assert getattr(model.model[i], name) == getattr(built.model[i], name), name
+    assert model.save == built.save
+    assert [model.model[i].training for i in (11, 14)] == [False, True]
+    assert not model.model[11].offset.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_device_and_dtype_are_the_models(device, dtype):
+    model = use_dysample(stock_module().to(device, dtype), dyscope=True)
+    for parameter in model.model[11].parameters():
+        assert (parameter.device.type, parameter.dtype) == (device, dtype)
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "backbone", "everything"])
+def test_new_layers_are_trainable_unless_nothing_is(frozen):
+    model = stock_module()
+    count = {"nothing": 0, "backbone": 10, "everything": len(model.model)}[frozen]
+    model.model[:count].requires_grad_(False)
+    use_dysample(model)
+    assert {p.requires_grad for p in model.model[11].parameters()} == {frozen != "everything"}
+
+
+def test_swapping_moves_neither_the_random_numbers_nor_the_other_weights():
+    model = stock_module()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    use_dysample(model, init="bilinear")
+    assert torch.equal(torch.rand(3), expected)
+    for name, weight in before.items():
+        assert torch.equal(model.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize("name", ["yolov10n.yaml", "yolov9t.yaml"])
+def test_a_fused_model_can_be_swapped(name):
+    model = calibrated(name).double().fuse(verbose=False)
+    before = raw_output(model)
+    torch.testing.assert_close(raw_output(use_dysample(model)), before, rtol=1e-9, atol=1e-9)
+
+
+def test_the_model_can_be_built_again_from_its_yaml():
+    model = use_dysample(stock_module(), groups=8)
+    again = tasks.DetectionModel(copy.deepcopy(model.yaml), verbose=False)
+    assert str(again.model[11]) == str(model.model[11])
+    assert again.load_state_dict(model.state_dict())
+
+
+def test_a_cached_predictor_is_dropped():
+    model = YOLO("yolov10n.yaml")
+    model.predictor = object()
+    assert use_dysample(model).predictor is None
+
+
+def test_a_saved_model_opens_with_its_layers_weights_and_yaml(tmp_path):
+    model = use_dysample(YOLO("yolov10n.yaml"))
+    nn.init.normal_(model.model.model[11].offset.weight)
+    model.save(tmp_path / "swapped.pt")
+    opened = YOLO(tmp_path / "swapped.pt")
+    assert opened.model.yaml == model.model.yaml
+    for name, weight in model.model.state_dict().items():
+        assert torch.equal(opened.model.state_dict()[name], weight.half().to(weight.dtype)), name
+
+
+def other_shape(model):
+    model.model[3].conv = nn.Conv2d(32, 72, 3)
+
+
+def other_layer(model):
+    model.model[11] = nn.Identity()
+
+
+def no_layers_left(model):
+    model.model = model.model[:12]
+
+
+def other_width(model):
+    model.yaml["scales"] = {"n": [0.33, 0.27, 1024]}
+
+
+def unknown_layer(model):
+    model.yaml["head"][2][2] = "NoSuchLayer"
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        (None, {"rows": [12]}, ValueError, r"row 12 of yolov10n\.yaml is Concat"),
+        (
+            None,
+            {"groups": 5},
+            ValueError,
+            r"row 11 of yolov10n\.yaml: groups must .* divides in_channels \(256\), got 5",
+        ),
+        (None, {"groups": 256}, ValueError, r"row 14 of yolov10n\.yaml: groups must .* \(128\), got 256"),
+        (None, {"style": "pp"}, ValueError, "style must be one of"),
+        (None, {"init": "zeros"}, ValueError, "init must be one of"),
+        (use_dysample, {}, ValueError, "no nn.Upsample row, and DySample already in rows 11, 14"),
+        (
+            other_shape,
+            {},
+            ValueError,
+            r"model\.yaml does not describe this model: layer 3\.conv\.weight has shape \[72",
+        ),
+        (other_width, {}, ValueError, r"model\.yaml does not describe this model: layer 0"),
+        (other_layer, {}, ValueError, r"row 11 of model\.yaml is nn\.Upsample, but layer 11 of the model is Identity"),
+        (no_layers_left, {}, ValueError, "layer 14 of the model is missing"),
+        (unknown_layer, {}, KeyError, "NoSuchLayer"),
+    ],
+)
+def test_a_refused_swap_leaves_the_model_as_it_was(change, options, error, message):
+    model = stock_module()
+    if change:
+        change(model)
+    layers, description = list(model.model), copy.deepcopy(model.yaml)
+    with pytest.raises(error, match=message):
+        use_dysample(model, **options)
+    assert list(model.model) == layers
+    assert model.yaml == description
+
+
+@pytest.mark.parametrize("thing", ["yolov10n.pt", None, nn.Linear(1, 1), nn.Sequential(nn.Upsample())], ids=str)
+def test_what_is_no_model_is_refused(thing):
+    with pytest.raises(TypeError, match=r"use_dysample takes YOLO\(\.\.\.\) .* got " + type(thing).__name__):
+        use_dysample(thing)
+
+
+# Weights that come from a stock model
+
+
+@pytest.mark.parametrize("size", [*"nsm", *(pytest.param(size, marks=pytest.mark.slow) for size in "blx")])
+def test_every_weight_of_a_stock_checkpoint_transfers_but_for_the_two_new_layers(size, tmp_path):
+    stock = YOLO(f"yolov10{size}.yaml")
+    stock.save(tmp_path / f"yolov10{size}.pt")
+    weights, _ = tasks.load_checkpoint(tmp_path / f"yolov10{size}.pt")
+    weights = weights.state_dict()
+    model = tasks.DetectionModel(f"yolov10{size}-dysample.yaml", verbose=False)
+    model.load(tasks.load_checkpoint(tmp_path / f"yolov10{size}.pt")[0])
+    state = model.state_dict()
+    assert all(torch.equal(state.pop(name), weight) for name, weight in weights.items())
+    assert sorted(state) == [f"model.{row}.offset.{part}" for row in (11, 14) for part in ("bias", "weight")]
+
+
+@pytest.fixture
+def one_class(tmp_path, monkeypatch):
+    """A stock yolov10n of the data set's one class, as YAML and as checkpoint, so that its head fits too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yolov10n.yaml").write_text(stock_text("yolov10n.yaml").replace("nc: 80", "nc: 1"))
+    YOLO("yolov10n.yaml").save("stock.pt")
+    return tmp_path
+
+
+SHORT = {
+    "epochs": 1,
+    "imgsz": 64,
+    "batch": 8,
+    "workers": 0,
+    "plots": False,
+    "val": False,
+    "device": "cpu",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["stock.pt", "yolov10n.yaml"])
+def test_training_starts_from_the_swapped_models_own_weights(start, one_class, digits):
+    model = use_dysample(YOLO(start))
+    nn.init.normal_(model.model.model[14].offset.weight, std=0.01)
+    expected = {name: weight.clone() for name, weight in model.model.state_dict().items()}
+    at_start = {}
+    model.add_callback("on_pretrain_routine_end", lambda t: at_start.update(copy.deepcopy(t.model.state_dict())))
+    model.train(data=str(digits), project=str(one_class), **SHORT)
+    assert at_start.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.equal(at_start[name], weight), name
+    assert [type(model.model.model[i]) for i in (11, 14)] == [DySample] * 2
+    assert not torch.equal(model.model.state_dict()["model.14.offset.weight"], expected["model.14.offset.weight"])
+
+
+@pytest.mark.slow
+def test_the_stock_command_reports_the_transfer(one_class, digits, yolo):
+    settings = [f"{name}={value}" for name, value in SHORT.items()]
+    output = run(
+        yolo,
+        "train",
+        "model=yolov10n-dysample.yaml",
+        "pretrained=stock.pt",
+        f"data={digits}",
+        *settings,
+        cwd=one_class,
+    )
+    moved, total = map(int, re.findall(r"Transferred (\d+)/(\d+) items", output)[-1])
+    assert total - moved == 4
+
+
+@pytest.mark.slow
+def test_an_export_has_the_new_layers(one_class):
+    model = use_dysample(YOLO("stock.pt"))
+    file = model.export(format="torchscript", imgsz=64)
+    assert "grid_sampler" in str(torch.jit.load(file).inlined_graph)

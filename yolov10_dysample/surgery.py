@@ -1,0 +1,301 @@
+"""Swaps upsampling for DySample: in a parsed model YAML, in its text, and in a model already built.
+
+Knows torch, YAML and the shape of an Ultralytics model, but never imports Ultralytics: whether a swapped model can be
+built is asked of ``registration``. Nothing is changed before everything has been checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from torch import nn
+
+from yolov10_dysample.dysample import INITS, MAX_SCALE, STYLES, DySample
+
+__all__ = ["convert_rows", "convert_yaml", "use_dysample"]
+
+UPSAMPLE = "nn.Upsample"
+Model = TypeVar("Model")
+
+
+def convert_rows(
+    model: dict[str, Any],
+    *,
+    rows: Iterable[int] | None = None,
+    style: str = "lp",
+    groups: int = 4,
+    dyscope: bool = False,
+    init: str = "bilinear",
+) -> tuple[dict[str, Any], list[int]]:
+    """Replace the ``nn.Upsample`` rows of a parsed model YAML by DySample rows. Every row keeps its index.
+
+    Args:
+        model (dict): The YAML as Ultralytics reads it, with ``backbone`` and ``head``; it is not changed.
+        rows (Iterable[int]): Indices of the rows to replace, counted over backbone and head; None for all.
+        style, groups, dyscope, init: As in :class:`~yolov10_dysample.dysample.DySample`; ``scale`` is the row's own.
+
+    Returns:
+        tuple[dict, list[int]]: The new model, and the indices of the replaced rows.
+
+    Raises:
+        ValueError: If there is nothing to replace, a row of ``rows`` does not upsample, or DySample cannot do what a
+            row does (a fraction, a fixed size).
+
+    Example:
+        >>> stock = {"backbone": [[-1, 1, "Conv", [64, 3, 2]]], "head": [[-1, 1, "nn.Upsample", [None, 2, "nearest"]]]}
+        >>> model, rows = convert_rows(stock)
+        >>> model["head"], rows
+        ([[-1, 1, 'DySample', [2, 'lp', 4]]], [1])
+    """
+    _check_options(style, groups, dyscope, init)
+    where = model.get("yaml_file", "the model") if isinstance(model, dict) else "the model"
+    all_rows = _rows(model, where)
+    swapped = _rows_to_swap(all_rows, rows, where)
+    tail = [
+        style,
+        groups,
+        *([dyscope] if dyscope or init != "bilinear" else []),
+        *([init] if init != "bilinear" else []),
+    ]
+    for i in swapped:
+        source, scale = all_rows[i][0], _scale(all_rows[i], f"row {i} of {where}")
+        all_rows[i] = [source, 1, DySample.__name__, [scale, *tail]]
+    split = len(model["backbone"])
+    return copy.deepcopy({**model, "backbone": all_rows[:split], "head": all_rows[split:]}), swapped
+
+
+def convert_yaml(text: str, **options: Any) -> str:
+    """Do :func:`convert_rows` to the text of a model YAML, keeping its comments and layout.
+
+    Only the end of a row, ``nn.Upsample, [None, 2, "nearest"]``, is rewritten, and the result is parsed to see that it
+    says what it should. Where that cannot be done (rows shared by YAML anchors, say), the model is written anew, with a
+    comment and a warning that say so.
+
+    Args:
+        text (str): The model YAML.
+        **options: Those of :func:`convert_rows`.
+
+    Raises:
+        ValueError: If ``text`` is not YAML, or as :func:`convert_rows`.
+
+    Example:
+        >>> stock = '''
+        ... backbone:
+        ...   - [-1, 1, Conv, [64, 3, 2]]
+        ... head:
+        ...   - [-1, 1, nn.Upsample, [None, 2, "nearest"]] # 1
+        ... '''
+        >>> print(convert_yaml(stock, init="nearest").splitlines()[-1])
+          - [-1, 1, DySample, [2, lp, 4, False, nearest]] # 1
+    """
+    try:
+        model = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"this is not YAML: {' '.join(str(error).split())}") from None
+    converted, swapped = convert_rows(model, **options)
+    with contextlib.suppress(yaml.YAMLError, KeyError, IndexError, AttributeError):
+        edited = _edit(text, converted, swapped)
+        if yaml.safe_load(edited) == converted:
+            return edited
+    message = "the comments and the layout of the original could not be kept"
+    warnings.warn(message, stacklevel=2)
+    return f"# Converted to DySample; {message}.\n" + yaml.safe_dump(
+        converted, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120
+    )
+
+
+def use_dysample(
+    model: Model,
+    *,
+    rows: Iterable[int] | None = None,
+    style: str = "lp",
+    groups: int = 4,
+    dyscope: bool = False,
+    init: str = "nearest",
+) -> Model:
+    """Swap the upsampling layers of a model already built, in place.
+
+    With ``init="nearest"``, the default here, a model that upsamples by ``nearest`` gives the same output as before,
+    but for rounding. ``model.yaml`` is changed too, since that is what the trainer builds its model from: ``train``,
+    ``val``, ``predict``, ``export``, and ``save`` and loading again all keep DySample and every weight.
+
+    Args:
+        model: ``YOLO(...)``, ``RTDETR(...)``, ..., or its ``torch.nn.Module``; any task, fused or not.
+        rows (Iterable[int]): Indices of the layers to swap; None for all ``nn.Upsample``.
+        style, groups, dyscope, init: As in :class:`~yolov10_dysample.dysample.DySample`.
+
+    Returns:
+        The same object. New layers have the device, the dtype, the training mode and the attributes ``i``, ``f``,
+        ``type`` and ``np`` that the host expects; they require gradients if any other parameter does.
+
+    Raises:
+        TypeError: If ``model`` is none of those above.
+        ValueError: If there is nothing to swap, or the layers asked for cannot be made; the model is then unchanged.
+
+    Note:
+        What opens the weights file itself in another process (``tune``; ``train`` on several GPUs before Ultralytics
+        pickled the model for it) finds the file as it was: save the swapped model and start from that file.
+
+    Example:
+        >>> from ultralytics import YOLO
+        >>> model = use_dysample(YOLO("yolov10n.yaml"))
+        >>> model.model.model[11].init
+        'nearest'
+    """
+    network = _network(model)
+    converted, swapped = convert_rows(network.yaml, rows=rows, style=style, groups=groups, dyscope=dyscope, init=init)
+    layers = _new_layers(network, converted, swapped)
+    for i, layer in layers.items():
+        network.model[i] = layer
+    network.yaml = converted
+    if network is not model:
+        _tell_wrapper(model, network)
+    return model
+
+
+def _check_options(style: str, groups: int, dyscope: bool, init: str) -> None:
+    for name, value, choices in (("style", style, STYLES), ("init", init, INITS)):
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not _is_index(groups) or groups < 1:
+        raise ValueError(f"groups must be a whole number of at least 1, got {groups!r}")
+    if not isinstance(dyscope, bool):
+        raise ValueError(f"dyscope must be True or False, got {dyscope!r}")
+
+
+def _rows(model: Any, where: str) -> list:
+    parts = [model.get(part) for part in ("backbone", "head")] if isinstance(model, dict) else [None]
+    rows = [row for part in parts if isinstance(part, list) for row in part]
+    if not all(isinstance(part, list) for part in parts):
+        raise ValueError(
+            f"{where} is not a model YAML: it needs `backbone` and `head`, lists of rows [from, repeats, module, args]"
+        )
+    return rows
+
+
+def _rows_to_swap(all_rows: list, wanted: Iterable[int] | None, where: str) -> list[int]:
+    names = [row[2] if isinstance(row, (list, tuple)) and len(row) == 4 else None for row in all_rows]
+    found = [i for i, name in enumerate(names) if name == UPSAMPLE]
+    there = f"{UPSAMPLE} is in {_listed(found)}" if found else f"there is no {UPSAMPLE} row"
+    already = [i for i, name in enumerate(names) if name == DySample.__name__]
+    there += f", and DySample already in {_listed(already)}" if already else ""
+    if wanted is None:
+        if not found:
+            kinds = ", ".join(dict.fromkeys(str(name) for name in names if name))
+            raise ValueError(f"nothing to swap in {where}: {there}; its {len(names)} rows are {kinds or 'no layers'}")
+        return found
+    try:
+        chosen = list(dict.fromkeys(wanted))
+    except TypeError:
+        raise ValueError(f"rows must be a list of row indices, got {wanted!r}") from None
+    if not chosen:
+        raise ValueError(f"rows must name at least one row of {where}: {there}")
+    for i in chosen:
+        if not _is_index(i) or not 0 <= i < len(names):
+            raise ValueError(f"rows must be indices from 0 to {len(names) - 1} in {where}, got {i!r}: {there}")
+        if i not in found:
+            raise ValueError(f"row {i} of {where} is {names[i]}, not {UPSAMPLE}: {there}")
+    return sorted(chosen)
+
+
+def _listed(indices: list[int]) -> str:
+    return f"row{'s' * (len(indices) > 1)} {', '.join(map(str, indices))}"
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _scale(row: list, where: str) -> int:
+    """The whole number by which an ``nn.Upsample`` row enlarges both sides."""
+    _, repeats, _, arguments = row
+    if repeats != 1:
+        raise ValueError(f"{where}: only an {UPSAMPLE} with `repeats` 1 can be replaced, got {repeats!r}")
+    size, scale = (*arguments, None, None)[:2] if isinstance(arguments, (list, tuple)) else (arguments, None)
+    if size not in (None, "None") or not isinstance(scale, (int, float)) or scale not in range(2, MAX_SCALE + 1):
+        raise ValueError(
+            f"{where}: DySample upsamples by a whole number from 2 to {MAX_SCALE}, as {UPSAMPLE}, [None, 2, nearest] "
+            f"does, got {arguments!r}; name the rows to replace if this one is to stay"
+        )
+    return int(scale)
+
+
+def _edit(text: str, converted: dict, swapped: list[int]) -> str:
+    """The text with module and arguments of the swapped rows replaced, each at the place where YAML read it."""
+    document: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = {key.value: value for key, value in document.value}
+    nodes = [node for part in ("backbone", "head") for node in root[part].value]
+    rows = [*converted["backbone"], *converted["head"]]
+    edits = {}
+    for i in swapped:
+        _, _, module, arguments = nodes[i].value
+        edits[module.start_mark.index] = (module.end_mark.index, DySample.__name__)
+        edits[arguments.start_mark.index] = (arguments.end_mark.index, f"[{', '.join(map(str, rows[i][3]))}]")
+    for start, (end, new) in sorted(edits.items(), reverse=True):
+        text = text[:start] + new + text[end:]
+    return text
+
+
+def _network(model: Any) -> Any:
+    """The module that has the layers as ``model`` and their YAML as ``yaml``: the argument itself or what it holds."""
+    for candidate in (model, getattr(model, "model", None)):
+        layers = getattr(candidate, "model", None)
+        if isinstance(layers, nn.Sequential) and isinstance(getattr(candidate, "yaml", None), dict):
+            return candidate
+    raise TypeError(
+        f"use_dysample takes YOLO(...) of a .pt or .yaml file, or its torch.nn.Module (layers as .model, an "
+        f"nn.Sequential, and their YAML as .yaml), got {type(model).__name__}"
+    )
+
+
+def _new_layers(network: Any, converted: dict, swapped: list[int]) -> dict[int, DySample]:
+    from yolov10_dysample import registration  # imports this module
+
+    where = converted.get("yaml_file", "the model")
+    old = network.model
+    for i in swapped:
+        if i >= len(old) or type(old[i]) is not nn.Upsample:
+            kind = type(old[i]).__name__ if i < len(old) else "missing"
+            raise ValueError(f"{where}: row {i} of model.yaml is {UPSAMPLE}, but layer {i} of the model is {kind}")
+    planned = registration.plan(converted)
+    _check_plan(old, planned, swapped, where)
+
+    parameters = list(network.parameters())
+    like = next((p for p in parameters if p.is_floating_point()), torch.empty(0))
+    trainable = not parameters or any(p.requires_grad for p in parameters)
+    layers = {}
+    for i in swapped:
+        layer: Any = DySample(*_arguments(planned[i])).to(like.device, like.dtype).train(old[i].training)
+        layer.requires_grad_(trainable)
+        layer.i, layer.f, layer.type = old[i].i, old[i].f, planned[i].type
+        layer.np = sum(p.numel() for p in layer.parameters())  # Ultralytics 8.3.0 has it on the class
+        layers[i] = layer
+    return layers
+
+
+def _check_plan(old: nn.Sequential, planned: nn.Sequential, swapped: list[int], where: str) -> None:
+    """Refuse a model whose weights are not those of its YAML: the new layers would get wrong widths."""
+    expected = planned[: max(swapped)].state_dict()
+    for name, weight in old[: max(swapped)].state_dict().items():
+        if name in expected and expected[name].shape != weight.shape:
+            raise ValueError(
+                f"{where}: model.yaml does not describe this model: layer {name} has shape {list(weight.shape)}, by "
+                f"the YAML {list(expected[name].shape)}"
+            )
+
+
+def _arguments(layer: Any) -> tuple:
+    return layer.in_channels, layer.scale, layer.style, layer.groups, layer.dyscope, layer.init
+
+
+def _tell_wrapper(model: Any, network: Any) -> None:
+    model.predictor = None  # holds the layers as they were
+    if not getattr(model, "ckpt", None):
+        # Without a checkpoint the trainer would build from the name of the YAML file, where DySample is not.
+        model.ckpt = {"model": network}
