@@ -263,8 +263,9 @@ class DySample(nn.Module):
             width, outputs = in_channels, 2 * groups * scale**2
         else:
             width, outputs = in_channels // scale**2, 2 * groups
-        # Built without nn.Conv2d's own draw of weights, which would move the global generator.
-        device = torch.get_default_device()
+        # Built without nn.Conv2d's own draw of weights, which would move the global generator. A tensor knows where
+        # `with torch.device(...)` puts new ones; torch 2.5's get_default_device() does not.
+        device = torch.empty(0).device
         self.offset = nn.utils.skip_init(nn.Conv2d, width, outputs, 1, device=device)
         if dyscope:
             self.scope = nn.utils.skip_init(nn.Conv2d, width, outputs, 1, bias=False, device=device)

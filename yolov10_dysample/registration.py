@@ -199,13 +199,31 @@ def _wrap(tasks: ModuleType, name: str, wrapper: Callable[[Callable], Callable])
 
 
 def _on_export_start(exporter: Any) -> None:
+    """Prepare the model for its export; 8.3.0 to 8.3.125 say "start" before the exporter has it."""
+    if hasattr(exporter, "model"):
+        _prepare_export(exporter, OPSETS[0] + 1)  # the host's own choice has been 20 in some releases
+        return
+    host = type(exporter)
+
+    class Waiting(host):  # type: ignore[misc, valid-type]
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "model":
+                self.__class__ = host
+                # These hosts leave the exporter to torch, whose newer one spoils its opset 18 in making 17 of it.
+                _prepare_export(self, OPSETS[0] + 2)
+
+    exporter.__class__ = Waiting
+
+
+def _prepare_export(exporter: Any, default_opset: int) -> None:
     """Export a model with DySample layers in the form that suits the format, at an ONNX opset that keeps its maths."""
-    layers = [layer for layer in getattr(exporter, "model", nn.Module()).modules() if isinstance(layer, DySample)]
+    layers = [layer for layer in exporter.model.modules() if isinstance(layer, DySample)]
     if not layers:
         return
     opset = exporter.args.opset
     if opset is None:
-        exporter.args.opset = OPSETS[0] + 1  # the host's own choice has been 20 in some releases
+        exporter.args.opset = default_opset
     elif opset < OPSETS[0]:
         raise ValueError(
             f"DySample needs ONNX opset {OPSETS[0]} or newer, which has GridSample, got opset={opset}. "
