@@ -75,15 +75,19 @@ def _places(x: Tensor, offset: Tensor, scale: int, init: str) -> tuple[Tensor, T
     """Where to sample, as ``grid_sample`` wants it, x and y apart: -1 and 1 are the outer edges of the map."""
     height, width = x.shape[-2:]
     dx, dy = offset.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=1)
-    start_x, start_y = _start(width, scale, init, dx), _start(height, scale, init, dy).view(-1, 1)
+    # In four dimensions: pnnx 20260526, which Ultralytics pins, takes a vector of as many columns as there are groups
+    # for one number to each group.
+    start_x = _start(width, scale, init, dx).view(1, 1, 1, -1)
+    start_y = _start(height, scale, init, dy).view(1, 1, -1, 1)
     return _place(start_x, dx, width), _place(start_y, dy, height)
 
 
 def _place(start: Tensor, offset: Tensor, size: int) -> Tensor:
     # Zero padding with places held between the border pixels' centres is border padding, and the form that
     # runtimes have fast kernels for. One epsilon inside, so that rounding cannot pull in the zeros beyond the border.
-    limit = 1 - 1 / size - torch.finfo(offset.dtype).eps
-    return ((2 * start + 1) / size - 1 + offset * (2 / size)).clamp(-limit, limit)
+    # No number is divided by the size: in a trace that is the reciprocal of an integer, which Core ML lacks.
+    limit = (size - 1) / size - torch.finfo(offset.dtype).eps
+    return ((2 * start + 1) / size - 1 + offset / (size / 2)).clamp(-limit, limit)
 
 
 def _sample_folded_groups(x: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
