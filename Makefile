@@ -8,10 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := datasets/digits/data.yaml
 RUN := runs/demo
+# For `make compat`: interpreters that are not on the PATH as python3.10, python3.12 and python3.13, separated by spaces.
+PYTHONS ?=
 DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint bench clean
+.PHONY: help demo test quick compat lint bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +22,7 @@ $(VENV)/installed: pyproject.toml
 	@echo "== Building $(VENV): a few minutes, most of it torch (several GB)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,test,lint]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,export,test,lint]"
 	touch $@
 
 $(DATA): $(VENV)/installed scripts/make_digits.py
@@ -39,10 +41,17 @@ demo: $(DATA) ## Train, validate, predict and export yolov10n-dysample with stoc
 	@echo "== Weights:  $(RUN)/train/weights/best.pt and best.onnx"
 
 test: $(VENV)/installed ## Run every test, real yolo processes included
-	$(BIN)/python -m pytest
+	YOLOV10_DYSAMPLE_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest
 
 quick: $(VENV)/installed ## Run the tests that start no yolo processes
 	$(BIN)/python -m pytest -m "not slow"
+
+compat: $(VENV)/installed ## Test the oldest, middle and newest versions, each installed apart (half an hour, several GB)
+	$(BIN)/python scripts/compat.py $(PYTHONS)
+
+bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.* and the README (10 minutes)
+	$(BIN)/python scripts/benchmark.py --out results/speed.json
+	$(BIN)/python scripts/speed_report.py results/speed.json --readme README.md
 
 lint: $(VENV)/installed ## Check style and types; build the packages and check them
 	$(BIN)/ruff check .
@@ -53,4 +62,4 @@ lint: $(VENV)/installed ## Check style and types; build the packages and check t
 	$(BIN)/twine check --strict dist/*
 
 clean: ## Remove the environment and everything made here
-	rm -rf $(VENV) dist runs datasets
+	rm -rf $(VENV) build dist runs datasets
