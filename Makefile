@@ -11,6 +11,8 @@ RUN := runs/demo
 # For `make compat`: interpreters that are not on the PATH as python3.10, python3.12 and python3.13, separated by spaces.
 PYTHONS ?=
 DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
+# On images of 128 px the labels would hide what they label.
+DEMO_DRAW := line_width=1 show_labels=False
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick compat lint bench clean
@@ -33,10 +35,10 @@ demo: $(DATA) ## Train, validate, predict and export yolov10n-dysample with stoc
 	$(BIN)/yolo detect train model=yolov10n-dysample.yaml data=$(DATA) $(DEMO_TRAIN) project=$(CURDIR)/$(RUN) name=train
 	$(BIN)/yolo detect val model=$(RUN)/train/weights/best.pt data=$(DATA) imgsz=128 project=$(CURDIR)/$(RUN) name=val
 	$(BIN)/yolo detect predict model=$(RUN)/train/weights/best.pt source=datasets/digits/images/val imgsz=128 \
-		project=$(CURDIR)/$(RUN) name=predict
+		$(DEMO_DRAW) project=$(CURDIR)/$(RUN) name=predict
 	$(BIN)/yolo export model=$(RUN)/train/weights/best.pt format=onnx imgsz=128
 	$(BIN)/yolo detect predict model=$(RUN)/train/weights/best.onnx source=datasets/digits/images/val imgsz=128 \
-		project=$(CURDIR)/$(RUN) name=predict-onnx
+		$(DEMO_DRAW) project=$(CURDIR)/$(RUN) name=predict-onnx
 	@echo "== Pictures: $(RUN)/predict and $(RUN)/predict-onnx; curves: $(RUN)/train/results.png"
 	@echo "== Weights:  $(RUN)/train/weights/best.pt and best.onnx"
 

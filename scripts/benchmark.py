@@ -139,11 +139,12 @@ class Progress:
         self.stream = stream
 
     def __call__(self, what: str, done: int = 1, total: int = 1) -> None:
+        line = f"{time.strftime('%H:%M:%S')} {what}"
         if self.stream.isatty():
             filled = 20 * done // total
-            self.stream.write(f"\r\033[K  {'█' * filled}{'░' * (20 - filled)} {what}")
+            self.stream.write(f"\r\033[K{'█' * filled}{'░' * (20 - filled)} {line}")
         if done == total:
-            self.stream.write("\n" if self.stream.isatty() else f"  {what}\n")
+            self.stream.write("\n" if self.stream.isatty() else f"{line}\n")
         self.stream.flush()
 
 
@@ -366,6 +367,7 @@ def export(name: str, runtime: str, settings: Settings) -> Path:
         )
     finally:
         os.chdir(home)
+        torch.set_num_threads(settings.threads)  # the exporter has set its own number
     return folder / file
 
 

@@ -271,7 +271,7 @@ def plot(record: dict[str, Any], file: Path) -> None:
         "axes.titlelocation": "left",
     }
     with pyplot.rc_context(style):
-        figure, axes = pyplot.subplots(1, len(panels), figsize=(6.2 * len(panels), 4.6), squeeze=False)
+        figure, axes = pyplot.subplots(1, len(panels), figsize=(6.2 * len(panels), 5), squeeze=False)
         for draw, axis in zip(panels, axes[0], strict=True):
             draw(record, axis)
         figure.tight_layout(w_pad=3)
@@ -284,7 +284,7 @@ INK, GREEN, ORANGE, GREY = "#263238", "#00897b", "#ef6c00", "#90a4ae"
 
 def draw_runtimes(record: dict[str, Any], axis: Any) -> None:
     runtimes = {k: v["candidates"] for k, v in record["model"]["runtimes"].items() if "candidates" in v}
-    kinds = ((OURS, GREEN, "o", -0.13, "this package"), (PUBLISHED, ORANGE, "D", 0.13, "published code"))
+    kinds = ((OURS, GREEN, "o", -0.16, "this package"), (PUBLISHED, ORANGE, "D", 0.16, "published code"))
     for row, candidates in enumerate(runtimes.values()):
         for kind, colour, marker, shift, _ in kinds:
             found = candidates.get(kind, {})
@@ -362,10 +362,8 @@ def draw_sweep(record: dict[str, Any], axis: Any) -> None:
     axis.set_xticks(sizes, [str(size) for size in sizes])
     axis.minorticks_off()
     low, high = axis.get_ylim()
-    apart = (high / low) ** 0.052  # so that the labels at the lines' ends do not overlap
-    place = 0.0
-    for value, label, colour in sorted(ends):
-        place = max(value, place * apart)
+    places = spaced([value for value, *_ in sorted(ends)], (high / low) ** 0.052, high)
+    for place, (_, label, colour) in zip(places, sorted(ends), strict=True):
         axis.annotate(
             label,
             (sizes[-1], place),
@@ -380,9 +378,20 @@ def draw_sweep(record: dict[str, Any], axis: Any) -> None:
     axis.grid(color="#eceff1")
     axis.set_axisbelow(True)
     channels = entries[0]["shape"][1]
-    axis.set_title(f"One x2 upsampling, {channels} channels, channels_last", fontweight="bold")
-    axis.set_xlabel("height and width of the input (log)")
+    axis.set_title(f"One x2 upsampling of {channels} channels", fontweight="bold")
+    axis.set_xlabel("height and width of the input, channels_last (log)")
     axis.set_ylabel("ms (log)")
+
+
+def spaced(values: list[float], factor: float, limit: float) -> list[float]:
+    """Where labels of ascending values stand, each a factor above the one before and none above a limit."""
+    places: list[float] = []
+    for value in values:
+        places.append(max(value, places[-1] * factor) if places else value)
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], limit)
+        limit = places[i] / factor
+    return places
 
 
 def main() -> None:

@@ -45,8 +45,11 @@ ROW_SYNTAX = "[], [scale], [scale, style], [scale, style, groups], [.., dyscope]
 
 #: ONNX opsets that export DySample and that every runtime reads right.
 OPSETS = (16, 19)
-#: Export formats whose runtimes sample all groups at once faster than one after the other (results/speed).
+#: Export formats whose runtimes sample all groups at once faster than one after the other.
 FOLDING_FORMATS = ("openvino", "torchscript")
+
+#: Export formats whose converters had no grid sampling when last tried (results/formats.md).
+UNSAMPLED_FORMATS = ("paddle", "coreai")
 
 SUFFIX = "-dysample"
 _ROW = "_DySampleRow"
@@ -233,6 +236,11 @@ def _prepare_export(exporter: Any, default_opset: int) -> None:
         _logger().warning(
             f"WARNING DySample at ONNX opset {opset}: from opset 20 on TensorRT misreads GridSample's mode and samples "
             f"nearest, without a word (NVIDIA/TensorRT#4646). For an engine use opset {OPSETS[0]} to {OPSETS[1]}."
+        )
+    if exporter.args.format in UNSAMPLED_FORMATS:
+        _logger().warning(
+            f"WARNING the converter to {exporter.args.format} had no grid sampling, which DySample "
+            f"needs, when last tried (results/formats.md). If it fails, export to onnx instead."
         )
     for layer in layers:
         layer.fold_traced_groups = exporter.args.format in FOLDING_FORMATS
