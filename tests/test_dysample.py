@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.conftest import run
 from tests.reference.published_dysample import DySample as Published
 from yolov10_dysample.dysample import INITS, VARIANTS, DySample, dysample
 
@@ -232,6 +233,14 @@ def test_making_a_layer_takes_nothing_from_the_global_generator():
     torch.testing.assert_close(second.offset.weight, first.offset.weight, rtol=0, atol=0)
     torch.rand(1)
     assert not torch.equal(DySample(64).offset.weight, first.offset.weight)
+
+
+def test_making_a_layer_loads_no_symbolic_algebra(python, tmp_path):
+    # Half a second and 40 MB, which torch's skip_init() and meta tensors cost.
+    made = (
+        "from yolov10_dysample import DySample; DySample(64, dyscope=True); import sys; print('sympy' in sys.modules)"
+    )
+    assert run(python, "-c", made, cwd=tmp_path) == "False\n"
 
 
 def test_offset_weights_are_drawn_as_published():

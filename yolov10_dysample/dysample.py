@@ -267,12 +267,13 @@ class DySample(nn.Module):
             width, outputs = in_channels, 2 * groups * scale**2
         else:
             width, outputs = in_channels // scale**2, 2 * groups
-        # Built without nn.Conv2d's own draw of weights, which would move the global generator. A tensor knows where
-        # `with torch.device(...)` puts new ones; torch 2.5's get_default_device() does not.
+        # nn.Conv2d draws weights that are not used: without this it would move the global generators. Not skip_init(),
+        # which goes by the meta device, and that loads half a second and 40 MB of sympy.
         device = torch.empty(0).device
-        self.offset = nn.utils.skip_init(nn.Conv2d, width, outputs, 1, device=device)
-        if dyscope:
-            self.scope = nn.utils.skip_init(nn.Conv2d, width, outputs, 1, bias=False, device=device)
+        with torch.random.fork_rng([device.index] if device.type == "cuda" else []):
+            self.offset = nn.Conv2d(width, outputs, 1)
+            if dyscope:
+                self.scope = nn.Conv2d(width, outputs, 1, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
