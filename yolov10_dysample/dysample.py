@@ -278,7 +278,7 @@ class DySample(nn.Module):
 
     def reset_parameters(self) -> None:
         """Start again, at ``init``; repeatable after ``torch.manual_seed``, without moving the global generator."""
-        nn.init.zeros_(self.offset.bias)
+        nn.init.zeros_(self.get_parameter("offset.bias"))
         if self.dyscope:
             nn.init.zeros_(self.scope.weight)
         if self.init == "nearest":
