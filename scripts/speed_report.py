@@ -174,8 +174,8 @@ def markdown(table: Table) -> str:
 def aligned(table: Table) -> str:
     """For the terminal: the first column to the left, numbers to the right."""
     plain = [[re.sub(r"[*`]", "", text) for text in row] for row in table]
-    # A row with nothing after its second cell is a remark, and must not widen a column.
-    figures = [row for row in plain if any(row[2:])]
+    # In a wide table, a row with nothing after its second cell is a remark, and must not widen a column.
+    figures = [row for row in plain if len(row) == 2 or any(row[2:])]
     widths = [max(len(row[i]) for row in figures) for i in range(len(plain[0]))]
     widths[0] = max(len(row[0]) for row in plain)
     lines = [

@@ -292,12 +292,20 @@ class DySample(nn.Module):
         with torch.no_grad():
             self.offset.weight.copy_(weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def predict_offset(self, x: Tensor) -> Tensor:
+        """The offsets at which the layer samples ``x``, as :func:`dysample` takes them, in pixels of ``x``.
+
+        Example:
+            >>> DySample(64, init="nearest").predict_offset(torch.rand(1, 64, 5, 4)).abs().max().item()
+            0.0
+        """
         features = F.pixel_shuffle(x, self.scale) if self.style == "pl" else x
         offset = self.offset(features)
         offset = offset * self.scope(features).sigmoid() * 0.5 if self.dyscope else offset * 0.25
-        if self.style == "lp":
-            offset = F.pixel_shuffle(offset, self.scale)
+        return F.pixel_shuffle(offset, self.scale) if self.style == "lp" else offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        offset = self.predict_offset(x)
         if self.fold_traced_groups and _is_traced():
             return _sample_folded_groups(x, *_places(x, offset, self.scale, self.init))
         return dysample(x, offset, self.scale, self.init)
