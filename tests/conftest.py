@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Before any test imports Ultralytics: the user's own settings are neither used nor changed.
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="ultralytics-settings-")
+# Runs go where the child process is, also in a clone: inside a git repository Ultralytics saves them at its top.
+subprocess.run(
+    [sys.executable, "-c", "import ultralytics; ultralytics.settings.update(runs_dir='runs')"], check=True, stdout=subprocess.DEVNULL
+)
 
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None, ok: bool = True) -> str:
