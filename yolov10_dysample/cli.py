@@ -1,4 +1,5 @@
-"""The command ``yolov10-dysample``: looks after an installation (``doctor``) and rewrites model YAMLs (``convert``).
+"""The command ``yolov10-dysample``: looks after an installation (``doctor``), rewrites model YAMLs (``convert``), and
+draws what DySample does in a trained model (``plot``).
 
 ``doctor`` must work where torch, Ultralytics or half of this package is broken: it imports none of them, but looks at
 what a fresh Python process, the way ``yolo`` is one, makes of them.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -81,6 +83,7 @@ examples:
   yolov10-dysample convert mine.yaml               your model with DySample, on the screen
   yolov10-dysample convert mine.yaml -o mine-dysample.yaml
   yolo detect train model=mine-dysample.yaml data=coco8.yaml
+  yolov10-dysample plot weights=best.pt source=image.jpg   what DySample does in a trained model, as pictures
 
 Stock models need no conversion: their name with -dysample works in every yolo command, from any folder:
   yolo detect train model=yolov10n-dysample.yaml data=coco8.yaml
@@ -112,6 +115,37 @@ told, and which export runtimes are installed.
 DOCTOR_EPILOG = "The exit status is 0 if `yolo` commands find DySample here, else 1; what to do about it is printed."
 
 
+PLOT = """
+Draw what the DySample layers of a trained model do to an image. For each of them offsets-layer11.png, by its index:
+where the sub-pixels of each cell sample, how far and in which direction they are moved over the image, and how far in
+each group of channels. predictions.png has what the model finds, beside what another one does.
+"""
+
+PLOT_EPILOG = """
+keys, as in yolo commands:
+  weights=best.pt    the model: a .pt file with DySample layers
+  source=image.jpg   one image of any size
+  other=stock.pt     a model to compare the predictions with, with or without DySample
+  imgsz=640          size the image is fitted into before the network sees it
+  conf=0.25          confidence from which predictions are drawn
+  out=pictures       the folder to write to, where files of the same names are replaced; default: the next free one of
+                     runs/dysample/plot, runs/dysample/plot2, ...
+
+examples:
+  yolov10-dysample plot weights=runs/detect/train/weights/best.pt source=image.jpg
+  yolov10-dysample plot weights=best.pt source=image.jpg other=yolov10n.pt conf=0.5 out=pictures
+
+It prints the files, and for each layer, in pixels of its input: the mean length of the offsets, their 99th percentile,
+the largest, and their spread (standard deviation over the image: 0 if all cells are moved alike).
+
+The exit status is 0, or 2 if nothing was written; the reason is then one line on stderr.
+"""
+
+#: Where `plot` writes by default, with a number if that is there already.
+FOLDER = Path("runs/dysample/plot")
+PLOT_KEYS = ("weights", "source", "other", "imgsz", "conf", "out")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -138,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     parser = _Parser(prog=NAME, description="DySample upsampling for Ultralytics models.", epilog=EPILOG, **layout)
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="doctor | convert")
+    commands = parser.add_subparsers(required=True, metavar="doctor | convert | plot")
 
     doctor = commands.add_parser(
         "doctor", help="check this installation", description=DOCTOR, epilog=DOCTOR_EPILOG, **layout
@@ -165,6 +199,14 @@ def _parser() -> argparse.ArgumentParser:
         "--init", default="bilinear", help="bilinear: start as published (default); nearest: start as nn.Upsample"
     )
     convert.set_defaults(run=_convert)
+
+    plot = commands.add_parser(
+        "plot", help="draw what DySample does in a trained model", description=PLOT, epilog=PLOT_EPILOG, **layout
+    )
+    plot.add_argument(
+        "settings", nargs="*", metavar="key=value", help="weights=best.pt source=image.jpg and more, below"
+    )
+    plot.set_defaults(run=_plot)
     return parser
 
 
@@ -268,6 +310,91 @@ def _write(out: Path, text: str, force: bool) -> None:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _plot(options: argparse.Namespace) -> int:
+    try:
+        fields, files = _plotted(_settings(options.settings))
+    except (ImportError, OSError, ValueError) as error:
+        print(f"{NAME} plot: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    for file in files:
+        print(file)
+    for field in fields:
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in field.statistics.items())
+        print(f"layer {field.i}: offsets in pixels of its input: {figures}")
+    return 0
+
+
+def _settings(words: list[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if not key or not value:
+            raise ValueError(f"arguments are key=value, such as weights=best.pt, got {word!r}")
+        if key not in PLOT_KEYS:
+            raise ValueError(f"the keys are {', '.join(PLOT_KEYS)}, got {word!r}")
+        if key in settings:
+            raise ValueError(f"{key} is given twice: {settings[key]!r} and {value!r}")
+        settings[key] = value
+    for key in ("weights", "source"):
+        if key not in settings:
+            raise ValueError(f"{key} is missing; write {NAME} plot weights=best.pt source=image.jpg")
+    # What is no number stays as it is, for the check that knows the range to refuse.
+    with contextlib.suppress(KeyError, ValueError):
+        settings["imgsz"] = int(settings["imgsz"])
+    with contextlib.suppress(KeyError, ValueError):
+        settings["conf"] = float(settings["conf"])
+    return settings
+
+
+def _plotted(settings: dict[str, Any]) -> tuple[list[Any], list[Path]]:
+    for key in ("weights", "other"):
+        if key in settings:
+            _check_weights(key, Path(settings[key]))
+    from yolov10_dysample import viz
+
+    out = settings.pop("out", None)
+    viz.check_folder(out or FOLDER)
+    with _quiet_host(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        models = {key: _opened(key, settings.pop(key)) for key in ("weights", "other") if key in settings}
+        fields, pictures = viz.draw(models["weights"], other=models.get("other"), **settings)
+    return fields, viz.write(pictures, out or _next_free(FOLDER))
+
+
+def _check_weights(key: str, file: Path) -> None:
+    if file.suffix != ".pt":
+        raise ValueError(f"{key} must be a .pt file: an export no longer has the layers to look at; got {file}")
+    if not file.is_file():
+        raise ValueError(f"{key} must be a .pt file, but {file} is {'a folder' if file.exists() else 'not there'}")
+
+
+def _opened(key: str, file: str) -> Any:
+    from ultralytics import YOLO
+
+    try:
+        return YOLO(file)
+    except Exception as error:  # whatever unpickling some file comes to
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise ValueError(f"{key} must be a checkpoint of Ultralytics, and {file} cannot be opened: {reason}") from None
+
+
+@contextlib.contextmanager
+def _quiet_host() -> Iterator[None]:
+    from ultralytics.utils import LOGGER
+
+    level = LOGGER.level
+    LOGGER.setLevel("CRITICAL")
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+
+
+def _next_free(folder: Path) -> Path:
+    names = itertools.chain([folder.name], (f"{folder.name}{n}" for n in itertools.count(2)))
+    return next(path for name in names if not (path := folder.with_name(name)).exists())
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -1,0 +1,293 @@
+"""Pictures of what DySample does in a trained model: where it samples, how far that is moved, and what comes of it.
+
+It looks at a copy of the network in one ordinary prediction and changes nothing: no weight, no hook, no setting of
+Ultralytics or of matplotlib stays. Importing it loads neither of them. The drawing is done by ``figures``.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yolov10_dysample.dysample import DySample, _start
+
+__all__ = ["OffsetField", "offset_fields", "offset_statistics", "plot", "sampling_places"]
+
+
+@dataclass(frozen=True, eq=False)
+class OffsetField:
+    """The offsets of one DySample layer for one image.
+
+    Attributes:
+        i (int): Index of the layer in the model.
+        offset (Tensor[2, groups, scale * H, scale * W]): Horizontal, then vertical, in pixels of the layer's input,
+            float32 on the CPU.
+        scale (int): Output size over input size.
+        init (str): Where an offset of zero samples, see :func:`~yolov10_dysample.dysample.dysample`.
+        image (ndarray[height, width, 3]): What the network saw, padding included: RGB, uint8.
+    """
+
+    i: int
+    offset: Tensor
+    scale: int
+    init: str
+    image: np.ndarray
+
+    @property
+    def groups(self) -> int:
+        return self.offset.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the layer's input."""
+        return self.offset.shape[2] // self.scale, self.offset.shape[3] // self.scale
+
+    @property
+    def stride(self) -> float:
+        """Pixels of ``image`` to one pixel of the layer's input."""
+        return self.image.shape[0] / self.size[0]
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """See :func:`offset_statistics`."""
+        return offset_statistics(self.offset.flatten(0, 1)[None], self.scale)
+
+
+def offset_fields(model: Any, source: Any, imgsz: int = 640) -> list[OffsetField]:
+    """The offsets of every DySample layer of a model, in one prediction.
+
+    Args:
+        model (YOLO): A model with DySample layers, of any task. It is left as it was.
+        source: One image: a file, or anything else of which ``model.predict`` makes one result.
+        imgsz (int): As in ``model.predict``.
+
+    Raises:
+        ValueError: If the model has no DySample layer or is an exported one, ``source`` is not one image, or ``imgsz``
+            is not a whole number of at least 32.
+
+    Example:
+        >>> from ultralytics import YOLO
+        >>> fields = offset_fields(YOLO("yolov10n-dysample.yaml"), np.zeros((48, 64, 3), np.uint8), imgsz=64)
+        >>> [(field.i, list(field.offset.shape), field.stride) for field in fields]
+        [(11, [2, 4, 4, 4], 32.0), (14, [2, 4, 8, 8], 16.0)]
+    """
+    return _look(model, source, imgsz)[0]
+
+
+def offset_statistics(offset: Tensor, scale: int) -> dict[str, float]:
+    """How far offsets move, and how much of that depends on the place, in the unit of the offsets.
+
+    Args:
+        offset (Tensor[B, 2 * groups, scale * H, scale * W]): As :func:`~yolov10_dysample.dysample.dysample` takes it.
+        scale (int): Output size over input size.
+
+    Returns:
+        dict[str, float]: ``mean``, ``p99`` (99th percentile) and ``largest`` of the lengths; ``spread``, the standard
+        deviation over the positions of an image, of dx and dy in each group and at each sub-pixel of a cell, as the
+        root of their mean square. A layer that moves every cell alike has a spread of 0: it does not look at the image.
+
+    Example:
+        >>> shift = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1).expand(1, 2, 4, 6)
+        >>> offset_statistics(shift, scale=2)
+        {'mean': 5.0, 'p99': 5.0, 'largest': 5.0, 'spread': 0.0}
+    """
+    offset = offset.detach().double()
+    lengths = torch.hypot(*offset.chunk(2, dim=1)).cpu().numpy()
+    cells = offset.unflatten(3, (-1, scale)).unflatten(2, (-1, scale))
+    return {
+        "mean": float(lengths.mean()),
+        "p99": float(np.percentile(lengths, 99)),  # torch.quantile refuses more than 16 million
+        "largest": float(lengths.max()),
+        "spread": cells.var(dim=(2, 4), correction=0).mean().sqrt().item(),
+    }
+
+
+def sampling_places(offset: Tensor, scale: int, init: str = "bilinear", stride: float = 1.0) -> Tensor:
+    """Where a layer samples: its start places moved by the offsets, and kept within the map.
+
+    Args:
+        offset (Tensor[2, groups, scale * H, scale * W]): In pixels of the layer's input.
+        scale (int): Output size over input size.
+        init (str): Where an offset of zero samples.
+        stride (float): Pixels of the image to one pixel of the layer's input.
+
+    Returns:
+        Tensor[2, groups, scale * H, scale * W]: x, then y, in pixels of the image, from its top left corner: the centre
+        of the first cell is at ``stride / 2``.
+
+    Example:
+        >>> sampling_places(torch.zeros(2, 1, 2, 4), scale=2, init="nearest", stride=32)[0, 0]
+        tensor([[16., 16., 48., 48.],
+                [16., 16., 48., 48.]])
+    """
+    height, width = (side // scale for side in offset.shape[-2:])
+    x = (_start(width, scale, init, offset) + offset[0]).clamp(0, width - 1)
+    y = (_start(height, scale, init, offset)[:, None] + offset[1]).clamp(0, height - 1)
+    return (torch.stack((x, y)) + 0.5) * stride
+
+
+def plot(
+    model: Any, source: Any, out: str | Path, imgsz: int = 640, other: Any = None, conf: float = 0.25
+) -> list[Path]:
+    """Draw what the DySample layers of a model do to an image, and what the model finds there.
+
+    Args:
+        model, source, imgsz: As in :func:`offset_fields`.
+        out (str | Path): A folder, made if it is not there. Files of the same names in it are replaced.
+        other (YOLO): A model to compare the predictions with; it need not have DySample.
+        conf (float): Confidence from which predictions are drawn, 0 to 1.
+
+    Returns:
+        list[Path]: The files: ``offsets-layer11.png`` for each DySample layer, by its index, and ``predictions.png``.
+
+    Raises:
+        ValueError: As :func:`offset_fields`, or if ``out`` or ``conf`` does not fit; nothing is written then.
+    """
+    check_folder(out)
+    return write(draw(model, source, imgsz, other, conf)[1], out)
+
+
+def draw(
+    model: Any, source: Any, imgsz: int = 640, other: Any = None, conf: float = 0.25
+) -> tuple[list[OffsetField], dict[str, bytes]]:
+    """What :func:`plot` draws, and the PNG files to be, by their names."""
+    from yolov10_dysample import figures  # loads matplotlib
+
+    if isinstance(conf, bool) or not isinstance(conf, (int, float)) or not 0 <= conf <= 1:
+        raise ValueError(f"conf must be a number from 0 to 1, got {conf!r}")
+    if other is not None:
+        _check_network(other)
+    fields, result = _look(model, source, imgsz, conf)
+    shown = [(_name(model), result)]
+    if other is not None:
+        shown.append((_name(other), _predict(other, source, imgsz, conf)))
+    pictures = {f"offsets-layer{field.i}.png": figures.offsets(field, _focus(result)) for field in fields}
+    return fields, {**pictures, "predictions.png": figures.predictions(shown, conf)}
+
+
+def write(pictures: dict[str, bytes], out: str | Path) -> list[Path]:
+    """Write files into a folder, each of them whole or not at all."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in pictures.items():
+        part = folder / f"{name}.{os.getpid()}.part"
+        try:
+            part.write_bytes(content)
+            part.replace(folder / name)
+        finally:
+            part.unlink(missing_ok=True)
+    return [folder / name for name in pictures]
+
+
+def check_folder(out: str | Path) -> None:
+    """Refuse, before anything is drawn, a folder that cannot be made."""
+    for path in (Path(out), *Path(out).parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"out must be a folder, but {path} is a file")
+
+
+def _look(model: Any, source: Any, imgsz: int, conf: float = 0.25) -> tuple[list[OffsetField], Any]:
+    network = _check_network(model)
+    if not any(isinstance(layer, DySample) for layer in network.modules()):
+        raise ValueError(
+            f"{_name(model)} has no DySample layer: train one (yolo train model=yolov10n-dysample.yaml ...), or swap "
+            f"the upsampling of this one with yolov10_dysample.use_dysample()"
+        )
+    offsets: dict[int, tuple[Tensor, DySample]] = {}
+    images: list[Tensor] = []
+
+    def note_offset(layer: Any, inputs: tuple, output: Tensor) -> None:
+        offset = layer.predict_offset(inputs[0])[0].detach().float().cpu()
+        offsets[layer.i] = offset.unflatten(0, (2, layer.groups)), layer
+
+    def watch(copied: nn.Module) -> None:
+        copied.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0]))
+        for layer in copied.modules():
+            if isinstance(layer, DySample):
+                layer.register_forward_hook(note_offset)
+
+    result = _predict(model, source, imgsz, conf, watch)
+    channels = images[-1][0, :3].detach().float().cpu()
+    image = channels.expand(3, -1, -1) if len(channels) == 1 else F.pad(channels, (0, 0, 0, 0, 0, 3 - len(channels)))
+    seen = (image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return [OffsetField(i, offset, m.scale, m.init, seen) for i, (offset, m) in sorted(offsets.items())], result
+
+
+def _predict(
+    model: Any, source: Any, imgsz: int, conf: float, watch: Callable[[nn.Module], None] = lambda copied: None
+) -> Any:
+    """The result of a prediction by a copy of the network: Ultralytics fuses what it predicts with, and keeps it."""
+    _check_source(source)
+    if isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz < 32:
+        raise ValueError(f"imgsz must be a whole number of at least 32, got {imgsz!r}")
+    network, predictor = model.model, model.predictor
+    model.model, model.predictor = copy.deepcopy(network), None
+    try:
+        watch(model.model)
+        quiet = dict.fromkeys(("verbose", "save", "save_txt", "save_crop", "show", "visualize", "augment"), False)
+        results = model.predict(source, imgsz=imgsz, conf=conf, **quiet)
+    except Exception as error:  # of Ultralytics, of OpenCV, of a head that is not theirs
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{_name(model)} cannot predict on the source: {type(error).__name__}: {reason}") from error
+    finally:
+        model.model, model.predictor = network, predictor
+    if len(results) != 1:
+        raise ValueError(f"source must be one image, and Ultralytics reads {len(results)} in {source}")
+    return results[0]
+
+
+def _check_network(model: Any) -> nn.Module:
+    network = getattr(model, "model", None)
+    if not isinstance(network, nn.Module) or not hasattr(model, "predictor"):
+        raise ValueError(f"the model must be YOLO(...) of a .pt or .yaml file, not of an export, got {_name(model)}")
+    return network
+
+
+def _check_source(source: Any) -> None:
+    """Refuse, of what Ultralytics would predict on, all files that are not one image."""
+    if not isinstance(source, (str, Path)):
+        return
+    from ultralytics.data.utils import IMG_FORMATS
+    from ultralytics.utils.patches import imread
+
+    file = Path(source)
+    if not file.exists():
+        raise ValueError(f"source must be an image file, but there is no {source}")
+    if not file.is_file():
+        raise ValueError(f"source must be one image file, and {source} is a folder")
+    if file.suffix[1:].lower() not in IMG_FORMATS:
+        raise ValueError(f"source must be an image file ({', '.join(sorted(IMG_FORMATS))}), got {source}")
+    try:
+        read = imread(str(file)) is not None
+    except Exception:  # OpenCV refuses an empty file by an error
+        read = False
+    if not read:  # which Ultralytics would only warn of
+        raise ValueError(f"source must be an image file, and {source} cannot be read as one")
+
+
+def _name(model: Any) -> str:
+    return str(getattr(model, "ckpt_path", None) or getattr(model, "model_name", None) or type(model).__name__)
+
+
+def _focus(result: Any) -> tuple[float, float]:
+    """The centre of the surest detection, else of the image, as fractions of its width and height.
+
+    Fractions of the padded image too: the padding is less than a stride, and the stretching of RT-DETR is no matter.
+    """
+    if (boxes := getattr(result, "obb", None)) is not None and len(boxes):
+        centres = boxes.xyxyxyxyn.mean(dim=1)
+    elif (boxes := getattr(result, "boxes", None)) is not None and len(boxes):
+        centres = boxes.xywhn[:, :2]
+    else:
+        return 0.5, 0.5
+    x, y = centres[boxes.conf.argmax()].tolist()
+    return x, y
