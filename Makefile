@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := datasets/digits/data.yaml
 RUN := runs/demo
+COMPARE_DATA := datasets/compare/data.yaml
+COMPARE_TRAIN := epochs=15 imgsz=96 batch=16 nbs=16 mosaic=0
 # For `make compat`: interpreters that are not on the PATH as python3.10, python3.12 and python3.13, separated by spaces.
 PYTHONS ?=
 DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
@@ -15,7 +17,7 @@ DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
 DEMO_DRAW := line_width=1 show_labels=False
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick compat lint bench clean
+.PHONY: help demo test quick compat lint bench compare clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +26,7 @@ $(VENV)/installed: pyproject.toml
 	@echo "== Building $(VENV): a few minutes, most of it torch (several GB)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,export,test,lint]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,export,compare,test,lint]"
 	touch $@
 
 $(DATA): $(VENV)/installed scripts/make_digits.py
@@ -54,6 +56,12 @@ compat: $(VENV)/installed ## Test the oldest, middle and newest versions, each i
 bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.* and the README (10 minutes)
 	$(BIN)/python scripts/benchmark.py --out results/speed.json
 	$(BIN)/python scripts/speed_report.py results/speed.json --readme README.md
+
+$(COMPARE_DATA): $(VENV)/installed scripts/make_digits.py
+	$(BIN)/python scripts/make_digits.py --out $(dir $@) --imgsz 96 --train 640 --val 320 --min-size 8 --force
+
+compare: $(COMPARE_DATA) ## Train yolov10n with each upsampling over several seeds; runs on record are kept (2 hours anew)
+	$(BIN)/python scripts/compare.py --data $(COMPARE_DATA) --seeds 0-4 --out results/compare/scratch $(COMPARE_TRAIN)
 
 lint: $(VENV)/installed ## Check style and types; build the packages and check them
 	$(BIN)/ruff check .

@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="ultralytics-settings-")
 # Runs go where the child process is, also in a clone: inside a git repository Ultralytics saves them at its top.
 subprocess.run(
-    [sys.executable, "-c", "import ultralytics; ultralytics.settings.update(runs_dir='runs')"], check=True, stdout=subprocess.DEVNULL
+    [sys.executable, "-c", "import ultralytics; ultralytics.settings.update(runs_dir='runs')"],
+    check=True,
+    stdout=subprocess.DEVNULL,
 )
 
 
