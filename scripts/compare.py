@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import copy
 import difflib
 import functools
 import hashlib
@@ -214,7 +215,8 @@ def trainer_of(model: Any, run: Run, wanted: Arm, history: dict[str, Any]) -> ty
 
     def before(trainer: Any) -> None:
         if run.warm_start:
-            history["before"] = figures(trainer.validator(trainer))
+            # As `yolo val` does it, of a copy, which is fused: the trainer's own validator wants a loss to go on from.
+            history["before"] = figures(trainer.get_validator()(model=copy.deepcopy(trainer.ema.ema)))
 
     def after_epoch(trainer: Any) -> None:
         done = trainer.epoch + 1
