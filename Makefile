@@ -9,7 +9,10 @@ BIN := $(VENV)/bin
 DATA := datasets/digits/data.yaml
 RUN := runs/demo
 COMPARE_DATA := datasets/compare/data.yaml
-COMPARE_TRAIN := epochs=15 imgsz=96 batch=16 nbs=16 mosaic=0
+COMPARE_TRAIN := imgsz=96 batch=16 nbs=16 mosaic=0
+COMPARE_ARMS := nearest,bilinear,dysample,dysample+,dysample-s,dysample-s+
+# results/compare has the runs on record, of the machine they ran on.
+COMPARE_OUT ?= runs/compare
 # For `make compat`: interpreters that are not on the PATH as python3.10, python3.12 and python3.13, separated by spaces.
 PYTHONS ?=
 DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
@@ -60,8 +63,14 @@ bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes 
 $(COMPARE_DATA): $(VENV)/installed scripts/make_digits.py
 	$(BIN)/python scripts/make_digits.py --out $(dir $@) --imgsz 96 --train 640 --val 320 --min-size 8 --force
 
-compare: $(COMPARE_DATA) ## Train yolov10n with each upsampling over several seeds; runs on record are kept (2 hours anew)
-	$(BIN)/python scripts/compare.py --data $(COMPARE_DATA) --seeds 0-4 --out results/compare/scratch $(COMPARE_TRAIN)
+compare: $(COMPARE_DATA) ## Train yolov10n with each upsampling, in pairs over 5 seeds; stop it at any time (2 hours)
+	$(BIN)/python scripts/compare.py --data $(COMPARE_DATA) --arms $(COMPARE_ARMS) --out $(COMPARE_OUT)/scratch \
+		$(COMPARE_TRAIN) epochs=15
+	test -f runs/stock/weights/last.pt || $(BIN)/yolo detect train model=yolov10n.yaml data=$(COMPARE_DATA) \
+		$(COMPARE_TRAIN) epochs=30 seed=1000 workers=0 project=$(CURDIR)/runs name=stock exist_ok=True
+	$(BIN)/python scripts/compare.py --data $(COMPARE_DATA) --warm-start runs/stock/weights/last.pt \
+		--arms nearest,bilinear,dysample,dysample:init=nearest --out $(COMPARE_OUT)/warm \
+		$(COMPARE_TRAIN) epochs=6 warmup_epochs=1
 
 lint: $(VENV)/installed ## Check style and types; build the packages and check them
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import numpy as np
 import torch
 import yaml
@@ -584,6 +585,10 @@ def check(model: str, data: str, wanted: list[Arm]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        train(Run(**json.loads(sys.argv[2])))
+        run = Run(**json.loads(sys.argv[2]))
+        run.work.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{run.work}.lock"):  # the children of a killed comparison live on
+            if not run.record.is_file():
+                train(run)
     else:
         sys.exit(main(sys.argv[1:]))

@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from scripts.speed_report import Table, between, markdown
+
 NEAREST, BILINEAR = "nearest", "bilinear"
 MAP, MAP50 = "mAP50-95", "mAP50"
 SIZES = ("small", "medium", "large")
-Table = list[list[str]]
+BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
+TITLES = {"scratch": "Trained from scratch", "warm": "Fine-tuned from a trained stock model"}
 Records = dict[str, dict[int, dict[str, Any]]]
 
 
@@ -131,13 +136,16 @@ def sizes_table(records: Records) -> Table:
 
 
 def offsets_table(records: Records) -> Table:
-    table = [["upsampling", "row", "mean, px", "99th percentile, px", "spread over the image, px"]]
+    rows = list(dict.fromkeys(row for runs in records.values() for run in runs.values() for row in run["offsets"]))
+    table = [["mean / 99th percentile / spread over the image, px", *(f"row {row}" for row in rows)]]
     for arm, runs in records.items():
-        for row in next(iter(runs.values()))["offsets"]:
-            found = [run["offsets"][row] for run in runs.values()]
-            table.append(
-                [arm, row, *(f"{statistics.fmean(f[key] for f in found):.3f}" for key in ("mean", "p99", "spread"))]
-            )
+        cells = []
+        for row in rows:
+            found = [run["offsets"][row] for run in runs.values() if row in run["offsets"]]
+            keys = ("mean", "p99", "spread") if found else ()
+            cells.append(" / ".join(f"{statistics.fmean(one[key] for one in found):.3f}" for key in keys))
+        if any(cells):
+            table.append([arm, *cells])
     return table
 
 
@@ -186,35 +194,44 @@ def conditions(folder: Path, records: Records) -> str:
     about = json.loads((folder / "comparison.json").read_text())
     runs = [run for seeds in records.values() for run in seeds.values()]
     settings = " ".join(f"{key}={value}" for key, value in about["settings"].items())
-    start = f"from a trained stock model ({about['warm_start']})" if about["warm_start"] else "from scratch"
+    start = f"from a trained stock model (SHA-256 {about['warm_start']}...)" if about["warm_start"] else "from scratch"
+    on = f"{Path(about['model']).stem} on `{about['data']}`"
     minutes = statistics.median(run["seconds"] for run in runs) / 60
     versions = {json.dumps({k: run["versions"][k] for k in ("python", "torch", "ultralytics")}) for run in runs}
     stated = "; ".join(", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in sorted(versions))
     revisions = ", ".join(sorted({run["revision"] for run in runs}))
     return (
-        f"{Path(about['model']).stem}, {start}, `{settings}`: {len(runs)} runs of {minutes:.1f} minutes (median), "
+        f"{on}, {start}, `{settings}`: {len(runs)} runs of {minutes:.1f} minutes (median), "
         f"{min(run['date'] for run in runs)[:10]}, {runs[0]['machine']['cpu']}; {stated}; revision {revisions}."
     )
 
 
-def markdown(table: Table) -> str:
-    header, *rows = table
-    rule = ["---", *["---:" for _ in header[1:]]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
-
-
-def report(folder: Path) -> str:
-    """Everything, as Markdown."""
+def report(folder: Path, whole: bool = True) -> str:
+    """Everything, or what belongs into a README, as Markdown."""
     records = load(folder)
     cost_file = folder / "cost.json"
     cost = json.loads(cost_file.read_text()) if cost_file.is_file() else None
     parts = [conditions(folder, records), markdown(results_table(records, cost)), noise(records), verdict(records)]
     if len(before_table(records)) > 1:
         parts.append(markdown(before_table(records)))
-    parts += ["By size of the object (a third of the boxes each):", markdown(sizes_table(records))]
+    if whole:
+        parts += ["By size of the object (a third of the boxes each):", markdown(sizes_table(records))]
     if len(offsets_table(records)) > 1:
         parts += ["Learnt offsets, in pixels of the layer's input:", markdown(offsets_table(records))]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def section(folders: list[Path]) -> str:
+    """The README's part on these comparisons."""
+    parts = []
+    for folder in folders:
+        title, place = TITLES.get(folder.name, folder.name), folder.as_posix()
+        parts += [
+            f"### {title}\n\n{report(folder, whole=False)}",
+            f"![Learning curves and paired differences: {title}]({place}/report.png)\n\n"
+            f"[With precision by object size]({place}/report.md), [records]({place}/records).\n",
+        ]
+    return "\n".join([BEGIN, *parts, END])
 
 
 COLOURS = {NEAREST: "#78909c", BILINEAR: "#1e88e5", "dysample": "#2e7d32", "dysample+": "#8e24aa"}
@@ -249,26 +266,31 @@ def plot(folder: Path) -> Path:
 
 def draw_gains(records: Records, colours: dict[str, str], axis: Any) -> None:
     arms = [arm for arm in records if paired(records, arm, NEAREST)]
+    axis.set_visible(bool(arms))
     for place, arm in enumerate(reversed(arms)):
         found = paired(records, arm, NEAREST)
         assert found
         axis.scatter(found["differences"], [place] * found["n"], s=22, color=colours[arm], alpha=0.45, lw=0)
-        low, high = found.get("interval", [found["mean"]] * 2)
+        low, high = found["interval"] if found["n"] > 2 else [found["mean"]] * 2  # of 2, it would dwarf the others
         axis.plot([low, high], [place - 0.22] * 2, color=colours[arm], lw=2.5)
         axis.plot(found["mean"], place - 0.22, "D", color=colours[arm], ms=6)
     axis.axvline(0, color="#37474f", lw=1)
     axis.set_yticks(range(len(arms)), reversed(arms))
     axis.set_ylim(-0.7, len(arms) - 0.4)
+    axis.locator_params(axis="x", nbins=6)
     axis.set(
         title=f"Same seed: {MAP} less {NEAREST}'s",
-        xlabel="points: one seed each; diamond and line: mean, 95 % interval",
+        xlabel="points: one seed each; diamond and line: mean, 95 % interval (3 seeds or more)",
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="what scripts/compare.py --out named")
+    parser.add_argument("--readme", type=Path, help="write the section of these folders into this README")
     options = parser.parse_args()
+    if options.readme:
+        options.readme.write_text(between(options.readme.read_text(), BEGIN, END, section(options.folders)))
     for folder in options.folders:
         text = report(folder)
         (folder / "report.md").write_text(text)

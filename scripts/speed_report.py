@@ -241,13 +241,15 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
 
 
 def with_section(readme: str, record: dict[str, Any]) -> str:
-    """The README with the section in place of what was between the markers."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise SystemExit(
-            f"speed_report.py: the README must have one {BEGIN} and one {END}; write them where it belongs"
-        )
-    before, rest = readme.split(BEGIN)
-    return before + section(record) + rest.split(END)[1]
+    return between(readme, BEGIN, END, section(record))
+
+
+def between(readme: str, begin: str, end: str, text: str) -> str:
+    """The README with a text, that has the markers at its ends, in place of what was between them."""
+    if readme.count(begin) != 1 or readme.count(end) != 1:
+        raise SystemExit(f"the README must have one {begin} and one {end}; write them where the section belongs")
+    before, rest = readme.split(begin)
+    return before + text + rest.split(end)[1]
 
 
 def plot(record: dict[str, Any], file: Path) -> None:

@@ -267,7 +267,9 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_finished_run_is_not_repe
     assert [file.is_file() for file in records.values()] == [True, False]
     before = records["nearest"].read_bytes()
 
+    twin = subprocess.Popen(command, cwd=tmp_path, env=clean_environ(), stdout=subprocess.DEVNULL)
     printed = run(*command, cwd=tmp_path)
+    assert twin.wait() == 0, "two at once share the work"
     assert "2 runs, 1 of them finished before" in printed
     assert records["nearest"].read_bytes() == before
     found = [json.loads(file.read_text()) for file in records.values()]
@@ -276,7 +278,7 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_finished_run_is_not_repe
     assert [len(one["epochs"]) for one in found] == [2, 2]
     assert found[1]["parameters"] - found[0]["parameters"] == 12_352
     assert set(found[1]["offsets"]) == {"11", "14"}
-    assert not any((tmp_path / "work").iterdir())
+    assert not any(path.is_dir() for path in (tmp_path / "work").iterdir())
     assert re.search(r"\| dysample:init=nearest \| 1 \|", printed)
 
     assert "2 runs, 2 of them finished before" in run(*command, cwd=tmp_path)
@@ -303,3 +305,22 @@ def test_the_committed_reports_are_what_the_records_give():
     for folder in folders:
         told = "run: python scripts/compare_report.py results/compare/*"
         assert compare_report.report(folder) == (folder / "report.md").read_text(), told
+
+
+def test_the_readme_has_what_the_records_give(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    readme = Path("README.md").read_text()
+    folders = [Path("results/compare") / name for name in compare_report.TITLES]
+    given = compare_report.section(folders)
+    assert compare_report.between(readme, compare_report.BEGIN, compare_report.END, given) == readme, "make compare"
+
+
+def test_the_readme_claims_no_gain_that_the_records_do_not_show():
+    won = [
+        f"{name}: {arm}"
+        for name in compare_report.TITLES
+        for records in [compare_report.load(ROOT / "results/compare" / name)]
+        for arm in records
+        if all(compare_report.clear(compare_report.paired(records, arm, base)) for base in ("nearest", "bilinear"))
+    ]
+    assert ("**Not measurably, on the data made here.**" in (ROOT / "README.md").read_text()) is (not won)
