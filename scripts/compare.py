@@ -144,7 +144,7 @@ class Run(NamedTuple):
 
     @property
     def work(self) -> Path:
-        return Path(self.out) / "work" / self.name
+        return Path(self.out) / "unfinished" / self.name
 
     @property
     def weights(self) -> Path:
@@ -428,22 +428,21 @@ def show(busy: dict[int, tuple[Run, subprocess.Popen, Path, float]]) -> None:
 
 
 @torch.inference_mode()
-def measure_cost(names: list[str], runs: list[Run], device: str, rounds: int, progress: Progress) -> dict[str, Any]:
+def measure_cost(weights: dict[str, Path], imgsz: int, device: str, progress: Progress) -> dict[str, Any]:
     """Milliseconds of every arm's trained model, one image at a time, in turn; the ratios are to the first arm's."""
     from ultralytics import YOLO
 
     place = torch.device(device if device == "cpu" else f"cuda:{device}")
-    weights = {run.arm: run.weights for run in reversed(runs) if run.weights.is_file()}
-    models = {}
-    for name in names:
-        model: Any = YOLO(weights[name]).model
-        models[name] = model.eval().fuse(verbose=False).float().to(place, memory_format=torch.channels_last)
-    size = runs[0].settings["imgsz"]
-    image = torch.rand(1, 3, size, size).to(place, memory_format=torch.channels_last)
-    calls = {name: functools.partial(model, image) for name, model in models.items()}
-    times = take_turns(calls, rounds, place, functools.partial(progress, "latency: timing"))
-    found = {name: {"ms": quartiles(own), "ratio": ratio(own, times[names[0]])} for name, own in times.items()}
-    return {"arms": found, "imgsz": size, "rounds": rounds, "threads": torch.get_num_threads(), **surroundings()}
+    image = torch.rand(1, 3, imgsz, imgsz).to(place, memory_format=torch.channels_last)
+    calls = {}
+    for name, file in weights.items():
+        model: Any = YOLO(file).model
+        model = model.eval().fuse(verbose=False).float().to(place, memory_format=torch.channels_last)
+        calls[name] = functools.partial(model, image)
+    times = take_turns(calls, COST_ROUNDS, place, functools.partial(progress, "latency: timing"))
+    base = next(iter(times.values()))
+    found = {name: {"ms": quartiles(own), "ratio": ratio(own, base)} for name, own in times.items()}
+    return {"arms": found, "imgsz": imgsz, "rounds": COST_ROUNDS, "threads": torch.get_num_threads(), **surroundings()}
 
 
 def setting(text: str) -> tuple[str, Any]:
@@ -550,8 +549,13 @@ def main(arguments: list[str]) -> int:
         return 1
     names = sorted((each.name for each in options.arms), key=lambda name: name != NEAREST)  # ratios are to the first
     cost = options.out / "cost.json"
-    if not cost.is_file() or set(json.loads(cost.read_text())["arms"]) < set(names):
-        write(cost, measure_cost(names, runs, options.device[0], COST_ROUNDS, progress))
+    weights = {run.arm: run.weights for run in runs if run.weights.is_file()}
+    if not cost.is_file() or not set(names) <= set(json.loads(cost.read_text())["arms"]):
+        if set(names) <= set(weights):
+            models = {name: weights[name] for name in names}
+            write(cost, measure_cost(models, settings["imgsz"], options.device[0], progress))
+        else:
+            print(f"latency not measured: not all weights are in {options.out / 'weights'}", file=sys.stderr)
     return subprocess.run([sys.executable, str(ROOT / "scripts/compare_report.py"), str(options.out)]).returncode
 
 
@@ -591,4 +595,7 @@ if __name__ == "__main__":
             if not run.record.is_file():
                 train(run)
     else:
-        sys.exit(main(sys.argv[1:]))
+        try:
+            sys.exit(main(sys.argv[1:]))
+        except KeyboardInterrupt:
+            sys.exit("\nstopped; the same command goes on from here")

@@ -258,7 +258,7 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_finished_run_is_not_repe
     records = {arm: tmp_path / f"records/{arm}-seed5.json" for arm in ("nearest", "dysample,init=nearest")}
     process = subprocess.Popen(command, cwd=tmp_path, env=clean_environ(), start_new_session=True)
     deadline = time.monotonic() + 300
-    while not (tmp_path / "work/dysample,init=nearest-seed5").is_dir():
+    while not (tmp_path / "unfinished/dysample,init=nearest-seed5").is_dir():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
@@ -278,7 +278,7 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_finished_run_is_not_repe
     assert [len(one["epochs"]) for one in found] == [2, 2]
     assert found[1]["parameters"] - found[0]["parameters"] == 12_352
     assert set(found[1]["offsets"]) == {"11", "14"}
-    assert not any(path.is_dir() for path in (tmp_path / "work").iterdir())
+    assert not any(path.is_dir() for path in (tmp_path / "unfinished").iterdir())
     assert re.search(r"\| dysample:init=nearest \| 1 \|", printed)
 
     assert "2 runs, 2 of them finished before" in run(*command, cwd=tmp_path)
