@@ -17,7 +17,7 @@ COMPARE_OUT ?= runs/compare
 PYTHONS ?=
 DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
 # On images of 128 px the labels would hide what they label.
-DEMO_DRAW := line_width=1 show_labels=False
+DEMO_DRAW := line_width=1 show_labels=False show_conf=False
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick compat lint bench compare clean

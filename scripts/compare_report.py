@@ -280,7 +280,7 @@ def draw_gains(records: Records, colours: dict[str, str], axis: Any) -> None:
     axis.locator_params(axis="x", nbins=6)
     axis.set(
         title=f"Same seed: {MAP} less {NEAREST}'s",
-        xlabel="points: one seed each; diamond and line: mean, 95 % interval (3 seeds or more)",
+        xlabel="dot: a seed; diamond and line: mean, 95 % interval",
     )
 
 
