@@ -31,9 +31,9 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
+from yolov10_dysample.convert import convert_rows
 from yolov10_dysample.dysample import VARIANTS, DySample
-from yolov10_dysample.registration import SUFFIX, find_stock
-from yolov10_dysample.surgery import convert_rows
+from yolov10_dysample.model_files import SUFFIX, find_stock
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

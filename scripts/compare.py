@@ -30,9 +30,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from yolov10_dysample.convert import UPSAMPLE, convert_rows
 from yolov10_dysample.dysample import INITS, VARIANTS, DySample
-from yolov10_dysample.surgery import UPSAMPLE, convert_rows
-from yolov10_dysample.viz import offset_statistics
+from yolov10_dysample.offsets import offset_statistics
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -576,7 +576,7 @@ def check(model: str, data: str, wanted: list[Arm]) -> None:
         raise ValueError(f"--model must be a detection model that upsamples, got {model!r}")
     for each in wanted:
         try:
-            registration.plan(with_arm(stock.model.yaml, each))
+            registration.build_on_meta(with_arm(stock.model.yaml, each))
         except ValueError as error:
             raise ValueError(f"{each.name}: {error}") from None
     try:

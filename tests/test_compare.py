@@ -15,7 +15,7 @@ import yaml
 
 from scripts import compare, compare_report
 from tests.conftest import ROOT, clean_environ, run
-from yolov10_dysample.registration import find_stock
+from yolov10_dysample.model_files import find_stock
 
 STOCK = yaml.safe_load(find_stock("yolov10n.yaml").read_text())
 DIGEST = {"start": "a", "data": "b"}

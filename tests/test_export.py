@@ -22,7 +22,7 @@ from ultralytics.utils.callbacks.base import default_callbacks
 from scripts.formats import eager_output, errors, neck_dependent
 from tests.conftest import ROOT
 from yolov10_dysample.dysample import VARIANTS, DySample
-from yolov10_dysample.registration import OPSETS, _on_export_start
+from yolov10_dysample.exporting import OPSETS, on_export_start
 
 IMGSZ = 64
 STOCK, OURS = "yolov10n", "yolov10n-dysample"
@@ -357,7 +357,7 @@ def exported(yolo, **arguments):
 def test_a_stock_model_is_exported_as_if_the_plugin_were_not_there(models, monkeypatch):
     runtime(*ONNX)
     with_plugin, graph, opsets = exported(models[STOCK])
-    callbacks = [callback for callback in default_callbacks["on_export_start"] if callback is not _on_export_start]
+    callbacks = [callback for callback in default_callbacks["on_export_start"] if callback is not on_export_start]
     assert len(callbacks) == len(default_callbacks["on_export_start"]) - 1
     monkeypatch.setitem(models[STOCK].callbacks, "on_export_start", callbacks)
     _, graph_without, opsets_without = exported(models[STOCK])

@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_it_repeats_the_list_of_what_is_touched():
-    for what, how in registration.TOUCHES:
+    for what, how in registration.HOST_CHANGES:
         assert f"| `{what}` | {how} |" in README
 
 

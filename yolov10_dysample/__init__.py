@@ -15,10 +15,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "DySample": "dysample",
-    "convert_rows": "surgery",
-    "convert_yaml": "surgery",
+    "convert_rows": "convert",
+    "convert_yaml": "convert",
     "register": "registration",
-    "use_dysample": "surgery",
+    "use_dysample": "swap",
 }
 # The function dysample() is imported from the module of its name, which hides it here.
 __all__ = ["DySample", "__version__", "convert_rows", "convert_yaml", "register", "use_dysample"]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from yolov10_dysample import __version__
+from yolov10_dysample.files import write_whole
 
 NAME = "yolov10-dysample"
 
@@ -63,7 +64,7 @@ def asked():
     import yolov10_dysample
     return yolov10_dysample.register()
 def configs():
-    from yolov10_dysample.registration import config_dir
+    from yolov10_dysample.model_files import config_dir
     return [str(config_dir()), len(list(config_dir().glob("*-dysample.yaml")))]
 for name, step in (
     ("torch", lambda: load("torch")),
@@ -230,7 +231,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _converted_text(options: argparse.Namespace) -> tuple[str, list[str]]:
     """The new YAML, and what its reader should know about it."""
-    from yolov10_dysample.surgery import convert_yaml
+    from yolov10_dysample.convert import convert_yaml
 
     file = _source(options.model)
     try:
@@ -258,7 +259,7 @@ def _source(name: str) -> Path:
         return file
     if file.exists():
         raise ValueError(f"{name} is not a file")
-    from yolov10_dysample.registration import find_stock
+    from yolov10_dysample.model_files import find_stock
 
     stock = find_stock(name)
     if stock is None:
@@ -280,13 +281,14 @@ def _build_notes(text: str, file: str) -> list[str]:
     """Try the layers at every size of the model: a row that cannot be built is better refused now than by `yolo`."""
     import yaml
 
-    from yolov10_dysample import registration
+    from yolov10_dysample.registration import build_on_meta
+    from yolov10_dysample.rows import RowError
 
     model = {**yaml.safe_load(text), "yaml_file": file}
     try:
         for size in model.get("scales") or [""]:
-            registration.plan({**model, "scale": size})
-    except registration.RowError:
+            build_on_meta({**model, "scale": size})
+    except RowError:
         raise
     except Exception as error:  # the rest of the model is its author's and the host's
         return [f"not tried out, since the model cannot be built here ({type(error).__name__}: {error})"]
@@ -304,12 +306,7 @@ def _write(out: Path, text: str, force: bool) -> None:
     target = out.resolve()  # through a link, not in its place
     if not target.parent.is_dir():
         raise ValueError(f"{out} cannot be written: there is no folder {target.parent}")
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(text.encode())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(target, text.encode())
 
 
 def _plot(options: argparse.Namespace) -> int:
@@ -352,15 +349,15 @@ def _plotted(settings: dict[str, Any]) -> tuple[list[Any], list[Path]]:
     for key in ("weights", "other"):
         if key in settings:
             _check_weights(key, Path(settings[key]))
-    from yolov10_dysample import viz
+    from yolov10_dysample import plot
 
     out = settings.pop("out", None)
-    viz.check_folder(out or FOLDER)
+    plot.check_folder(out or FOLDER)
     with _quiet_host(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         models = {key: _opened(key, settings.pop(key)) for key in ("weights", "other") if key in settings}
-        fields, pictures = viz.draw(models["weights"], other=models.get("other"), **settings)
-    return fields, viz.write(pictures, out or _next_free(FOLDER))
+        fields, pictures = plot.draw(models["weights"], other=models.get("other"), **settings)
+    return fields, plot.write(pictures, out or _next_free(FOLDER))
 
 
 def _check_weights(key: str, file: Path) -> None:

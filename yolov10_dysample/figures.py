@@ -1,4 +1,7 @@
-"""Draws what ``viz`` sees. Uses matplotlib's figures apart from pyplot, whose state belongs to the caller."""
+"""Draws the offsets of DySample layers and what models find, as PNG files to be.
+
+It uses matplotlib's figures apart from pyplot, whose state belongs to the caller.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from yolov10_dysample.viz import OffsetField, sampling_places
+from yolov10_dysample.offsets import OffsetField, sampling_places
 
 INK, GREY = "#263238", "#78909c"
 #: Blue, vermilion, green and black: told apart with any kind of colour vision (Okabe and Ito).
@@ -22,8 +25,8 @@ SUB_PIXELS = ("top left", "top right", "bottom left", "bottom right")
 WINDOW = 12  # output pixels a side of the magnified part: more would hide one another
 ARROWS = 20  # a side, at most
 WIDTH, GAP = 10.0, 0.15  # inches: 10 points are then 12 pixels in a README 900 wide
-FLAT = 0.45  # height over width below which pictures are not set side by side
-SMALL = 320  # pixels: on smaller images the labels would hide what they label
+WIDE_ASPECT = 0.45  # height over width below which pictures are not set side by side
+SMALL_IMAGE_PX = 320  # pixels: on smaller images the labels would hide what they label
 
 
 def offsets(field: OffsetField, focus: tuple[float, float]) -> bytes:
@@ -31,20 +34,24 @@ def offsets(field: OffsetField, focus: tuple[float, float]) -> bytes:
     height, width = field.image.shape[:2]
     window = window_of(field, focus)
     shape, part = height / width, (window[3] - window[2]) / (window[1] - window[0])
-    tops = [_Row([part], below=0.6), _Row([shape])] if shape < FLAT else [_Row([part, shape], below=0.6)]
-    columns = min(field.groups, 2 if shape < FLAT else 4)
+    tops = (
+        [_PictureRow([part], below=0.6), _PictureRow([shape])]
+        if shape < WIDE_ASPECT
+        else [_PictureRow([part, shape], below=0.6)]
+    )
+    columns = min(field.groups, 2 if shape < WIDE_ASPECT else 4)
     counts = [min(columns, field.groups - first) for first in range(0, field.groups, columns)]
-    lengths = [_Row([shape] * count, columns, above=0.3, tallest=4.0) for count in counts]
-    bar = _Row([0.015], above=0.0, below=0.5, tallest=0.14)  # room beside it for the outermost ticks
+    lengths = [_PictureRow([shape] * count, columns, above=0.3, tallest=4.0) for count in counts]
+    bar = _PictureRow([0.015], above=0.0, below=0.5, tallest=0.14)  # room beside it for the outermost ticks
     figure, (places, arrows, *maps, colours) = _layout([*tops, *lengths, bar], header=0.85)
     _draw_places(places, field, window)
     _draw_arrows(arrows, field, window)
     _draw_lengths(maps, colours, field)
-    _head(figure, field)
+    _draw_title(figure, field)
     return _png(figure)
 
 
-def _head(figure: Figure, field: OffsetField) -> None:
+def _draw_title(figure: Figure, field: OffsetField) -> None:
     (rows, columns), scale = field.size, field.scale
     title = (
         f"Layer {field.i}: DySample from {rows} x {columns} to {rows * scale} x {columns * scale} pixels, "
@@ -173,9 +180,11 @@ def _show_image(axis: Any, image: np.ndarray) -> None:
 def predictions(shown: list[tuple[str, Any]], conf: float) -> bytes:
     """The PNG of what models find in one image, from pairs of a model's name and its result."""
     height, width = shown[0][1].orig_shape
-    small: dict[str, Any] = {"labels": False, "conf": False, "line_width": 1} if min(height, width) < SMALL else {}
-    rows = [[0], [1]] if len(shown) > 1 and height / width < FLAT else [list(range(len(shown)))]
-    figure, axes = _layout([_Row([height / width] * len(row), tallest=8.0) for row in rows])
+    small: dict[str, Any] = (
+        {"labels": False, "conf": False, "line_width": 1} if min(height, width) < SMALL_IMAGE_PX else {}
+    )
+    rows = [[0], [1]] if len(shown) > 1 and height / width < WIDE_ASPECT else [list(range(len(shown)))]
+    figure, axes = _layout([_PictureRow([height / width] * len(row), tallest=8.0) for row in rows])
     names = short_names([name for name, _ in shown])
     for axis, name, (_, result) in zip(axes, names, shown, strict=True):
         axis.imshow(result.plot(**small)[..., ::-1], aspect="auto")
@@ -198,7 +207,7 @@ def short_names(names: list[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _PictureRow:
     """Pictures side by side, in inches: room above for titles and below, and the height that no picture exceeds."""
 
     shapes: list[float]  # height over width
@@ -216,7 +225,7 @@ class _Row:
         return [min((self.cell - GAP) * shape, self.tallest) for shape in self.shapes]
 
 
-def _layout(rows: list[_Row], header: float = 0.1) -> tuple[Figure, list[Any]]:
+def _layout(rows: list[_PictureRow], header: float = 0.1) -> tuple[Figure, list[Any]]:
     """A figure with axes of known shapes, without waste."""
     total = header + sum(row.above + max(row.heights) + row.below for row in rows)
     figure, top, axes = Figure(figsize=(WIDTH, total)), total - header, []

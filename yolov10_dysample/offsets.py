@@ -1,13 +1,12 @@
-"""Pictures of what DySample does in a trained model: where it samples, how far that is moved, and what comes of it.
+"""What the DySample layers of a model do to an image, as numbers: where they sample, and how far that is moved.
 
-It looks at a copy of the network in one ordinary prediction and changes nothing: no weight, no hook, no setting of
-Ultralytics or of matplotlib stays. Importing it loads neither of them. The drawing is done by ``figures``.
+It looks at a copy of the network in one ordinary prediction and changes nothing: no weight, no hook and no setting of
+Ultralytics stays. Importing it does not load Ultralytics.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,16 @@ from torch import Tensor, nn
 
 from yolov10_dysample.dysample import DySample, _start
 
-__all__ = ["OffsetField", "offset_fields", "offset_statistics", "plot", "sampling_places"]
+__all__ = [
+    "OffsetField",
+    "checked_network",
+    "model_name",
+    "offset_fields",
+    "offset_statistics",
+    "predict_by_copy",
+    "record_offsets",
+    "sampling_places",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +88,7 @@ def offset_fields(model: Any, source: Any, imgsz: int = 640) -> list[OffsetField
         >>> [(field.i, list(field.offset.shape), field.stride) for field in fields]
         [(11, [2, 4, 4, 4], 32.0), (14, [2, 4, 8, 8], 16.0)]
     """
-    return _look(model, source, imgsz)[0]
+    return record_offsets(model, source, imgsz)[0]
 
 
 def offset_statistics(offset: Tensor, scale: int) -> dict[str, float]:
@@ -135,72 +143,12 @@ def sampling_places(offset: Tensor, scale: int, init: str = "bilinear", stride: 
     return (torch.stack((x, y)) + 0.5) * stride
 
 
-def plot(
-    model: Any, source: Any, out: str | Path, imgsz: int = 640, other: Any = None, conf: float = 0.25
-) -> list[Path]:
-    """Draw what the DySample layers of a model do to an image, and what the model finds there.
-
-    Args:
-        model, source, imgsz: As in :func:`offset_fields`.
-        out (str | Path): A folder, made if it is not there. Files of the same names in it are replaced.
-        other (YOLO): A model to compare the predictions with; it need not have DySample.
-        conf (float): Confidence from which predictions are drawn, 0 to 1.
-
-    Returns:
-        list[Path]: The files: ``offsets-layer11.png`` for each DySample layer, by its index, and ``predictions.png``.
-
-    Raises:
-        ValueError: As :func:`offset_fields`, or if ``out`` or ``conf`` does not fit; nothing is written then.
-    """
-    check_folder(out)
-    return write(draw(model, source, imgsz, other, conf)[1], out)
-
-
-def draw(
-    model: Any, source: Any, imgsz: int = 640, other: Any = None, conf: float = 0.25
-) -> tuple[list[OffsetField], dict[str, bytes]]:
-    """What :func:`plot` draws, and the PNG files to be, by their names."""
-    from yolov10_dysample import figures  # loads matplotlib
-
-    if isinstance(conf, bool) or not isinstance(conf, (int, float)) or not 0 <= conf <= 1:
-        raise ValueError(f"conf must be a number from 0 to 1, got {conf!r}")
-    if other is not None:
-        _check_network(other)
-    fields, result = _look(model, source, imgsz, conf)
-    shown = [(_name(model), result)]
-    if other is not None:
-        shown.append((_name(other), _predict(other, source, imgsz, conf)))
-    pictures = {f"offsets-layer{field.i}.png": figures.offsets(field, _focus(result)) for field in fields}
-    return fields, {**pictures, "predictions.png": figures.predictions(shown, conf)}
-
-
-def write(pictures: dict[str, bytes], out: str | Path) -> list[Path]:
-    """Write files into a folder, each of them whole or not at all."""
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in pictures.items():
-        part = folder / f"{name}.{os.getpid()}.part"
-        try:
-            part.write_bytes(content)
-            part.replace(folder / name)
-        finally:
-            part.unlink(missing_ok=True)
-    return [folder / name for name in pictures]
-
-
-def check_folder(out: str | Path) -> None:
-    """Refuse, before anything is drawn, a folder that cannot be made."""
-    for path in (Path(out), *Path(out).parents):
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"out must be a folder, but {path} is a file")
-
-
-def _look(model: Any, source: Any, imgsz: int, conf: float = 0.25) -> tuple[list[OffsetField], Any]:
-    network = _check_network(model)
+def record_offsets(model: Any, source: Any, imgsz: int, conf: float = 0.25) -> tuple[list[OffsetField], Any]:
+    network = checked_network(model)
     if not any(isinstance(layer, DySample) for layer in network.modules()):
         raise ValueError(
-            f"{_name(model)} has no DySample layer: train one (yolo train model=yolov10n-dysample.yaml ...), or swap "
-            f"the upsampling of this one with yolov10_dysample.use_dysample()"
+            f"{model_name(model)} has no DySample layer: train one (yolo train model=yolov10n-dysample.yaml ...), or "
+            f"swap the upsampling of this one with yolov10_dysample.use_dysample()"
         )
     offsets: dict[int, tuple[Tensor, DySample]] = {}
     images: list[Tensor] = []
@@ -215,14 +163,14 @@ def _look(model: Any, source: Any, imgsz: int, conf: float = 0.25) -> tuple[list
             if isinstance(layer, DySample):
                 layer.register_forward_hook(note_offset)
 
-    result = _predict(model, source, imgsz, conf, watch)
+    result = predict_by_copy(model, source, imgsz, conf, watch)
     channels = images[-1][0, :3].detach().float().cpu()
     image = channels.expand(3, -1, -1) if len(channels) == 1 else F.pad(channels, (0, 0, 0, 0, 0, 3 - len(channels)))
     seen = (image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     return [OffsetField(i, offset, m.scale, m.init, seen) for i, (offset, m) in sorted(offsets.items())], result
 
 
-def _predict(
+def predict_by_copy(
     model: Any, source: Any, imgsz: int, conf: float, watch: Callable[[nn.Module], None] = lambda copied: None
 ) -> Any:
     """The result of a prediction by a copy of the network: Ultralytics fuses what it predicts with, and keeps it."""
@@ -237,7 +185,9 @@ def _predict(
         results = model.predict(source, imgsz=imgsz, conf=conf, **quiet)
     except Exception as error:  # of Ultralytics, of OpenCV, of a head that is not theirs
         reason = " ".join(str(error).split())
-        raise ValueError(f"{_name(model)} cannot predict on the source: {type(error).__name__}: {reason}") from error
+        raise ValueError(
+            f"{model_name(model)} cannot predict on the source: {type(error).__name__}: {reason}"
+        ) from error
     finally:
         model.model, model.predictor = network, predictor
     if len(results) != 1:
@@ -245,10 +195,12 @@ def _predict(
     return results[0]
 
 
-def _check_network(model: Any) -> nn.Module:
+def checked_network(model: Any) -> nn.Module:
     network = getattr(model, "model", None)
     if not isinstance(network, nn.Module) or not hasattr(model, "predictor"):
-        raise ValueError(f"the model must be YOLO(...) of a .pt or .yaml file, not of an export, got {_name(model)}")
+        raise ValueError(
+            f"the model must be YOLO(...) of a .pt or .yaml file, not of an export, got {model_name(model)}"
+        )
     return network
 
 
@@ -274,20 +226,5 @@ def _check_source(source: Any) -> None:
         raise ValueError(f"source must be an image file, and {source} cannot be read as one")
 
 
-def _name(model: Any) -> str:
+def model_name(model: Any) -> str:
     return str(getattr(model, "ckpt_path", None) or getattr(model, "model_name", None) or type(model).__name__)
-
-
-def _focus(result: Any) -> tuple[float, float]:
-    """The centre of the surest detection, else of the image, as fractions of its width and height.
-
-    Fractions of the padded image too: the padding is less than a stride, and the stretching of RT-DETR is no matter.
-    """
-    if (boxes := getattr(result, "obb", None)) is not None and len(boxes):
-        centres = boxes.xyxyxyxyn.mean(dim=1)
-    elif (boxes := getattr(result, "boxes", None)) is not None and len(boxes):
-        centres = boxes.xywhn[:, :2]
-    else:
-        return 0.5, 0.5
-    x, y = centres[boxes.conf.argmax()].tolist()
-    return x, y

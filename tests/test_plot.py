@@ -14,7 +14,8 @@ from ultralytics import YOLO
 from ultralytics.engine.results import Results
 
 from tests.conftest import run
-from yolov10_dysample import cli, viz
+from yolov10_dysample import cli, offsets
+from yolov10_dysample import plot as pictures
 from yolov10_dysample.dysample import DySample, dysample
 
 SMALL = """\
@@ -64,7 +65,7 @@ def test_the_field_has_the_offsets_that_the_layer_samples_at(small, row):
     with torch.no_grad():
         layer.offset.weight.zero_()
         layer.offset.bias.view(2, 2, -1).copy_(moved[..., None] * 4)
-    (field,) = viz.offset_fields(model, picture(32, 64), imgsz=64)
+    (field,) = offsets.offset_fields(model, picture(32, 64), imgsz=64)
     assert (field.i, field.scale, field.groups, field.init) == (2, layer.scale, 2, layer.init)
     assert (field.size, field.stride) == ((8, 16), 4)
     assert field.offset.shape == (2, 2, 8 * layer.scale, 16 * layer.scale)
@@ -77,7 +78,7 @@ def test_offsets_that_depend_on_the_image_are_those_of_this_image(small):
     layer = model.model.eval().model[2]
     torch.nn.init.normal_(layer.offset.weight)
     image = picture(32, 64)
-    (field,) = viz.offset_fields(model, image, imgsz=64)
+    (field,) = offsets.offset_fields(model, image, imgsz=64)
     model.model.model[1].register_forward_hook(lambda module, args, output: inputs.append(output))
     with torch.no_grad():
         model.model(torch.tensor(image[..., ::-1].copy()).permute(2, 0, 1)[None] / 255)
@@ -89,7 +90,7 @@ def test_offsets_that_depend_on_the_image_are_those_of_this_image(small):
 def test_the_image_is_what_the_network_saw_in_true_colours_with_its_padding(small):
     red = np.zeros((40, 64, 3), np.uint8)
     red[..., 2] = 255  # arrays are BGR, as in predict()
-    (field,) = viz.offset_fields(small(), red, imgsz=64)
+    (field,) = offsets.offset_fields(small(), red, imgsz=64)
     assert field.image.shape == (64, 64, 3)
     assert field.image[32, 32].tolist() == [255, 0, 0]
     assert field.image[0, 0].tolist() == [114, 114, 114]
@@ -98,7 +99,7 @@ def test_the_image_is_what_the_network_saw_in_true_colours_with_its_padding(smal
 def test_a_shift_that_is_the_same_in_every_cell_has_no_spread():
     generator = torch.Generator().manual_seed(0)
     one_cell = torch.randn(3, 4, 2, 2, generator=generator)  # another one for each image, group and sub-pixel
-    found = viz.offset_statistics(one_cell.repeat(1, 1, 5, 7), scale=2)
+    found = offsets.offset_statistics(one_cell.repeat(1, 1, 5, 7), scale=2)
     assert found["spread"] == pytest.approx(0, abs=1e-12)
     assert found["largest"] == pytest.approx(torch.hypot(*one_cell.chunk(2, dim=1)).max().item())
 
@@ -106,13 +107,13 @@ def test_a_shift_that_is_the_same_in_every_cell_has_no_spread():
 def test_statistics_of_a_known_pattern():
     offset = torch.zeros(1, 2, 20, 20)
     offset[:, 0, :, :10], offset[:, 0, :, 10:] = 3, -3
-    found = viz.offset_statistics(offset, scale=2)
+    found = offsets.offset_statistics(offset, scale=2)
     assert found == pytest.approx({"mean": 3, "p99": 3, "largest": 3, "spread": (9 / 2) ** 0.5})  # x varies, y does not
     offset[0, 1, 0, :5] = 4  # 5 of 400 lengths
-    found = viz.offset_statistics(offset, scale=2)
+    found = offsets.offset_statistics(offset, scale=2)
     assert (found["p99"], found["largest"]) == (5, 5)
     offset[0, 1, 0, :2] = 0  # 3 of 400
-    assert viz.offset_statistics(offset, scale=2)["p99"] == 3
+    assert offsets.offset_statistics(offset, scale=2)["p99"] == 3
 
 
 @pytest.mark.parametrize(("scale", "init"), list(itertools.product([2, 3, 4], ["bilinear", "nearest"])))
@@ -123,7 +124,7 @@ def test_places_are_where_the_operator_samples(scale, init):
     generator = torch.Generator().manual_seed(0)
     offset = torch.randn(2, groups, height * scale, width * scale, generator=generator) * 2  # some leave the map
     sampled = dysample(coordinates, offset.flatten(0, 1)[None], scale, init)[0].unflatten(0, (groups, 2))
-    places = viz.sampling_places(offset, scale, init, stride=8)
+    places = offsets.sampling_places(offset, scale, init, stride=8)
     torch.testing.assert_close(places, (sampled.transpose(0, 1) + 0.5) * 8, rtol=0, atol=1e-4)
 
 
@@ -131,9 +132,9 @@ def test_the_magnified_part_is_around_the_surest_detection():
     image = np.zeros((100, 200, 3), np.uint8)
     boxes = torch.tensor([[0, 0, 20, 20, 0.3, 0], [100, 50, 200, 100, 0.9, 0], [0, 0, 200, 100, 0.5, 0]])
     turned = torch.tensor([[40, 80, 20, 10, 0.7, 0.9, 0]])
-    assert viz._focus(Results(image, "", {0: "a"}, boxes=boxes)) == pytest.approx((0.75, 0.75))
-    assert viz._focus(Results(image, "", {0: "a"}, obb=turned)) == pytest.approx((0.2, 0.8))
-    assert viz._focus(Results(image, "", {0: "a"}, boxes=boxes[:0])) == (0.5, 0.5)
+    assert pictures._focus(Results(image, "", {0: "a"}, boxes=boxes)) == pytest.approx((0.75, 0.75))
+    assert pictures._focus(Results(image, "", {0: "a"}, obb=turned)) == pytest.approx((0.2, 0.8))
+    assert pictures._focus(Results(image, "", {0: "a"}, boxes=boxes[:0])) == (0.5, 0.5)
 
 
 # What stays as it was
@@ -165,10 +166,10 @@ def test_the_model_is_left_as_it_was(small, used, fails, monkeypatch, tmp_path):
     if fails:
         monkeypatch.setattr(DySample, "predict_offset", broken)
         with pytest.raises(ValueError, match=r"small.yaml cannot predict on the source: RuntimeError: broken on purp"):
-            viz.plot(model, picture(32, 32), tmp_path / "out", imgsz=32)
+            pictures.plot(model, picture(32, 32), tmp_path / "out", imgsz=32)
         assert not (tmp_path / "out").exists()
     else:
-        viz.plot(model, picture(32, 32), tmp_path / "out", imgsz=32, other=model)
+        pictures.plot(model, picture(32, 32), tmp_path / "out", imgsz=32, other=model)
     assert state(model) == before
     assert not before["hooks"]
 
@@ -177,7 +178,7 @@ def test_the_users_own_figures_and_settings_of_matplotlib_are_left_alone(small, 
     from matplotlib import pyplot, rcParams
 
     before, figures = copy.copy(rcParams), pyplot.get_fignums()
-    viz.plot(small(), picture(32, 32), tmp_path / "out", imgsz=32)
+    pictures.plot(small(), picture(32, 32), tmp_path / "out", imgsz=32)
     assert rcParams == before
     assert pyplot.get_fignums() == figures
 
@@ -185,7 +186,7 @@ def test_the_users_own_figures_and_settings_of_matplotlib_are_left_alone(small, 
 @pytest.mark.slow
 def test_importing_it_loads_neither_ultralytics_nor_matplotlib(python, tmp_path):
     loaded = "sorted({name.partition('.')[0] for name in sys.modules} & {'ultralytics', 'matplotlib'})"
-    assert run(python, "-c", f"import sys, yolov10_dysample.viz; print({loaded})", cwd=tmp_path) == "[]\n"
+    assert run(python, "-c", f"import sys, yolov10_dysample.plot; print({loaded})", cwd=tmp_path) == "[]\n"
 
 
 # What is drawn
@@ -206,7 +207,7 @@ def test_every_image_size_kind_of_layer_and_task_can_be_drawn(small, row, size, 
     torch.nn.init.normal_(model.model.model[2].offset.bias)
     grey = tmp_path / "grey.png"
     Image.fromarray(picture(*size)[..., 0]).save(grey)
-    files = viz.plot(model, grey, tmp_path / "out", imgsz=64, other=small(STOCK, task), conf=0)
+    files = pictures.plot(model, grey, tmp_path / "out", imgsz=64, other=small(STOCK, task), conf=0)
     assert [file.name for file in files] == ["offsets-layer2.png", "predictions.png"]
     assert sorted(os.listdir(tmp_path / "out")) == ["offsets-layer2.png", "predictions.png"]
     for file in files:
@@ -217,7 +218,7 @@ def test_every_image_size_kind_of_layer_and_task_can_be_drawn(small, row, size, 
 
 def test_a_network_without_its_yolo_is_refused(small):
     with pytest.raises(ValueError, match=r"the model must be YOLO\(\.\.\.\) .* got DetectionModel"):
-        viz.offset_fields(small().model, picture(32, 32))
+        offsets.offset_fields(small().model, picture(32, 32))
 
 
 # The command

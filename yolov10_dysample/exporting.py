@@ -1,0 +1,69 @@
+"""What the export of a model with DySample layers needs: an ONNX opset that keeps its maths, and a traced form.
+
+Called by Ultralytics' own exporter (``registration`` puts :func:`on_export_start` there). It must leave the export of
+every other model alone, and must not import Ultralytics.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from yolov10_dysample.dysample import DySample
+
+__all__ = ["FOLDING_FORMATS", "OPSETS", "UNSAMPLED_FORMATS", "on_export_start"]
+
+#: ONNX opsets that export DySample and that every runtime reads right.
+OPSETS = (16, 19)
+#: Export formats whose runtimes sample all groups at once faster than one after the other.
+FOLDING_FORMATS = ("openvino", "torchscript")
+
+#: Export formats whose converters had no grid sampling when last tried (results/formats.md).
+UNSAMPLED_FORMATS = ("paddle", "coreai")
+
+_logger = logging.getLogger("ultralytics")  # what the user sees of Ultralytics goes through it
+
+
+def on_export_start(exporter: Any) -> None:
+    """Prepare the model for its export; 8.3.0 to 8.3.125 say "start" before the exporter has it."""
+    if hasattr(exporter, "model"):
+        _prepare_export(exporter, OPSETS[0] + 1)  # the host's own choice has been 20 in some releases
+        return
+    host = type(exporter)
+
+    class Waiting(host):  # type: ignore[misc, valid-type]
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "model":
+                self.__class__ = host
+                # These hosts leave the exporter to torch, whose newer one spoils its opset 18 in making 17 of it.
+                _prepare_export(self, OPSETS[0] + 2)
+
+    exporter.__class__ = Waiting
+
+
+def _prepare_export(exporter: Any, default_opset: int) -> None:
+    """Export a model with DySample layers in the form that suits the format, at an ONNX opset that keeps its maths."""
+    layers = [layer for layer in exporter.model.modules() if isinstance(layer, DySample)]
+    if not layers:
+        return
+    opset = exporter.args.opset
+    if opset is None:
+        exporter.args.opset = default_opset
+    elif opset < OPSETS[0]:
+        raise ValueError(
+            f"DySample needs ONNX opset {OPSETS[0]} or newer, which has GridSample, got opset={opset}. "
+            f"Leave opset out, or use {OPSETS[0]} to {OPSETS[1]}"
+        )
+    elif opset > OPSETS[1]:
+        _logger.warning(
+            f"WARNING DySample at ONNX opset {opset}: from opset 20 on TensorRT misreads GridSample's mode and samples "
+            f"nearest, without a word (NVIDIA/TensorRT#4646). For an engine use opset {OPSETS[0]} to {OPSETS[1]}."
+        )
+    if exporter.args.format in UNSAMPLED_FORMATS:
+        _logger.warning(
+            f"WARNING the converter to {exporter.args.format} had no grid sampling, which DySample "
+            f"needs, when last tried (results/formats.md). If it fails, export to onnx instead."
+        )
+    for layer in layers:
+        layer.fold_traced_groups = exporter.args.format in FOLDING_FORMATS

@@ -1,0 +1,85 @@
+"""Pictures of what DySample does in a trained model, written to files: where it samples, and what comes of it.
+
+``offsets`` has the numbers and ``figures`` the drawing. Importing it loads neither Ultralytics nor matplotlib, and no
+setting of them is changed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from yolov10_dysample.files import write_whole
+from yolov10_dysample.offsets import OffsetField, checked_network, model_name, predict_by_copy, record_offsets
+
+__all__ = ["check_folder", "draw", "plot", "write"]
+
+
+def plot(
+    model: Any, source: Any, out: str | Path, imgsz: int = 640, other: Any = None, conf: float = 0.25
+) -> list[Path]:
+    """Draw what the DySample layers of a model do to an image, and what the model finds there.
+
+    Args:
+        model, source, imgsz: As in :func:`~yolov10_dysample.offsets.offset_fields`.
+        out (str | Path): A folder, made if it is not there. Files of the same names in it are replaced.
+        other (YOLO): A model to compare the predictions with; it need not have DySample.
+        conf (float): Confidence from which predictions are drawn, 0 to 1.
+
+    Returns:
+        list[Path]: The files: ``offsets-layer11.png`` for each DySample layer, by its index, and ``predictions.png``.
+
+    Raises:
+        ValueError: As ``offset_fields``, or if ``out`` or ``conf`` does not fit; nothing is written then.
+    """
+    check_folder(out)
+    return write(draw(model, source, imgsz, other, conf)[1], out)
+
+
+def draw(
+    model: Any, source: Any, imgsz: int = 640, other: Any = None, conf: float = 0.25
+) -> tuple[list[OffsetField], dict[str, bytes]]:
+    """What :func:`plot` draws, and the PNG files to be, by their names."""
+    from yolov10_dysample import figures  # loads matplotlib
+
+    if isinstance(conf, bool) or not isinstance(conf, (int, float)) or not 0 <= conf <= 1:
+        raise ValueError(f"conf must be a number from 0 to 1, got {conf!r}")
+    if other is not None:
+        checked_network(other)
+    fields, result = record_offsets(model, source, imgsz, conf)
+    shown = [(model_name(model), result)]
+    if other is not None:
+        shown.append((model_name(other), predict_by_copy(other, source, imgsz, conf)))
+    pictures = {f"offsets-layer{field.i}.png": figures.offsets(field, _focus(result)) for field in fields}
+    return fields, {**pictures, "predictions.png": figures.predictions(shown, conf)}
+
+
+def write(pictures: dict[str, bytes], out: str | Path) -> list[Path]:
+    """Write files into a folder, each of them whole or not at all."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in pictures.items():
+        write_whole(folder / name, content)
+    return [folder / name for name in pictures]
+
+
+def check_folder(out: str | Path) -> None:
+    """Refuse, before anything is drawn, a folder that cannot be made."""
+    for path in (Path(out), *Path(out).parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"out must be a folder, but {path} is a file")
+
+
+def _focus(result: Any) -> tuple[float, float]:
+    """The centre of the surest detection, else of the image, as fractions of its width and height.
+
+    Fractions of the padded image too: the padding is less than a stride, and the stretching of RT-DETR is no matter.
+    """
+    if (boxes := getattr(result, "obb", None)) is not None and len(boxes):
+        centres = boxes.xyxyxyxyn.mean(dim=1)
+    elif (boxes := getattr(result, "boxes", None)) is not None and len(boxes):
+        centres = boxes.xywhn[:, :2]
+    else:
+        return 0.5, 0.5
+    x, y = centres[boxes.conf.argmax()].tolist()
+    return x, y

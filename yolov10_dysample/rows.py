@@ -1,0 +1,110 @@
+"""A DySample row of a model YAML: checked, handed through Ultralytics' parser, and built.
+
+It knows what the parser does with a row's arguments, but never imports Ultralytics.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from yolov10_dysample.dysample import MAX_SCALE, DySample
+
+__all__ = ["ROW_NAME", "ROW_SYNTAX", "RowBuilder", "RowError", "has_dysample_rows", "with_checked_rows"]
+
+#: What Ultralytics' parser looks up for a checked DySample row.
+ROW_NAME = "_DySampleRow"
+
+#: How a DySample row's arguments may be written in a model YAML.
+ROW_SYNTAX = "[], [scale], [scale, style], [scale, style, groups], [.., dyscope] or [.., dyscope, init]"
+
+
+class RowError(ValueError):
+    """A DySample row that cannot be built; the message says which, and what to write instead."""
+
+
+def has_dysample_rows(model: dict[str, Any]) -> bool:
+    """Whether a parsed model YAML has DySample rows."""
+    return any(_names_dysample(row) for row in _rows(model))
+
+
+def with_checked_rows(model: dict[str, Any]) -> dict[str, Any]:
+    """The parsed model YAML with every DySample row checked, in the form that Ultralytics' parser can build.
+
+    Raises:
+        RowError: If a DySample row cannot be built, whatever its input is.
+    """
+    file = model.get("yaml_file") or "the model"
+    rows = [_parser_row(row, i, file) if _names_dysample(row) else row for i, row in enumerate(_rows(model))]
+    split = len(model["backbone"])
+    return {**model, "backbone": rows[:split], "head": rows[split:]}
+
+
+def _rows(model: dict[str, Any]) -> list:
+    return [*model.get("backbone", ()), *model.get("head", ())]
+
+
+def _names_dysample(row: Any) -> bool:
+    return isinstance(row, (list, tuple)) and len(row) > 2 and row[2] == DySample.__name__
+
+
+class _CheckedRow(NamedTuple):
+    """A checked DySample row, carried through the host's parser as one argument."""
+
+    source: int | None
+    where: str
+    arguments: tuple
+
+    def __repr__(self) -> str:  # shown in the host's table of layers, after the width
+        return ", ".join(map(str, self.arguments)) or "defaults"
+
+
+class RowBuilder(DySample):
+    """What the host's parser calls for a DySample row; gives back a plain :class:`DySample`."""
+
+    def __new__(cls, width: Any, row: _CheckedRow) -> DySample:  # type: ignore[misc]
+        try:
+            layer: Any = DySample(width if row.source is None else width[row.source], *row.arguments)
+        except ValueError as error:
+            raise RowError(f"{row.where}: {error}") from None
+        layer.np = sum(parameter.numel() for parameter in layer.parameters())  # 8.3.0 tells only this class
+        return layer
+
+
+# The host prints and stores the class's name as the layer's type.
+RowBuilder.__module__, RowBuilder.__qualname__ = DySample.__module__, DySample.__qualname__
+
+
+def _parser_row(row: Any, index: int, file: str) -> list:
+    """A checked row in the form that the host's parser builds with the right width.
+
+    The parser replaces a string argument that is the name of one of its own variables by the variable: ``c2`` is the
+    width of the row before, ``ch`` the widths of all rows before.
+    """
+    where = f"DySample, row {index} of {file}"
+    if len(row) != 4:
+        raise RowError(f"{where}: a row is [from, repeats, module, args], got {row!r}")
+    source, repeats, _, arguments = row
+    if not isinstance(source, int) or isinstance(source, bool) or not -max(index, 1) <= source < index:
+        raise RowError(f"{where}: `from` must be -1 or the index of one earlier row, got {source!r}")
+    if repeats != 1 or isinstance(repeats, bool):
+        raise RowError(
+            f"{where}: `repeats` must be 1 (for a larger step use [scale], up to {MAX_SCALE}), got {repeats!r}"
+        )
+    if not isinstance(arguments, (list, tuple)):
+        raise RowError(f"{where}: args must be a list, one of {ROW_SYNTAX}, got {arguments!r}")
+    settings = _CheckedRow(None if source == -1 else source, where, _checked_arguments(arguments, where))
+    return [source, repeats, ROW_NAME, ["c2" if source == -1 else "ch", settings]]
+
+
+def _checked_arguments(arguments: list | tuple, where: str) -> tuple:
+    """The arguments of a row, refused here if the layer's own checks would not say what the row's writer mistook."""
+    mistake = None
+    if len(arguments) > 5:
+        mistake = "too many arguments"
+    elif arguments and arguments[0] in (None, "None"):
+        mistake = "these are nn.Upsample's arguments"
+    elif arguments and isinstance(arguments[0], int) and arguments[0] > MAX_SCALE:
+        mistake = f"{arguments[0]} looks like a number of channels: DySample takes its width from the row it reads"
+    if mistake:
+        raise RowError(f"{where}: {mistake}. Write {ROW_SYNTAX}, got {list(arguments)!r}")
+    return tuple(arguments)
