@@ -1,0 +1,1 @@
+"""The commands of ``yolov10-dysample``, one module each. Importing them must load neither torch nor Ultralytics."""

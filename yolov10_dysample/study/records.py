@@ -1,0 +1,60 @@
+"""What every record says of where and with what it was made. It must never guess: what is not known is said so."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolov10_dysample.study.statistics import rounded
+
+__all__ = ["PACKAGES", "environment_record"]
+
+PACKAGES = ("yolov10-dysample", "ultralytics", "torch", "onnx", "onnxruntime", "openvino", "ncnn", "pnnx", "MNN")
+
+
+def environment_record() -> dict[str, Any]:
+    """Date, revision, machine and versions, as every record has them."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "revision": _revision(),
+        "machine": {
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "system": f"{platform.system()} {platform.machine()}",
+            "load_at_start": rounded(os.getloadavg()[0]) if hasattr(os, "getloadavg") else None,
+        },
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def _revision() -> str:
+    """That of the checkout this file is in. A wheel may be installed within somebody else's repository: not that."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / "pyproject.toml").is_file():
+        return "not a git checkout"
+    git = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True).stdout.strip() or "not a git checkout"
+    except OSError:
+        return "not a git checkout"
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
