@@ -6,12 +6,12 @@ else as soon as it is. It must stay cheap: neither torch nor Ultralytics is impo
 
 import importlib
 
+from yolov10_dysample.version import __version__
+
 try:
     import _yolov10_dysample_autoload as _autoload  # where an install puts autoload.py; see there
 except ModuleNotFoundError:  # a checkout on sys.path that was never installed
     from yolov10_dysample import autoload as _autoload
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "DySample": "dysample",

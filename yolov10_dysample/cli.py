@@ -21,8 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from yolov10_dysample import __version__
 from yolov10_dysample.files import write_whole
+from yolov10_dysample.version import __version__
 
 NAME = "yolov10-dysample"
 

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from yolov10_dysample import __version__
 from yolov10_dysample.convert import convert_rows
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.exporting import on_export_start
 from yolov10_dysample.model_files import SUFFIX, config_dir, find_config
 from yolov10_dysample.rows import ROW_NAME, RowBuilder, has_dysample_rows, with_checked_rows
+from yolov10_dysample.version import __version__
 
 #: All that :func:`register` changes in a process, as (what, how). The README repeats this list.
 HOST_CHANGES = (

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
-from yolov10_dysample import __version__
 from yolov10_dysample.commands.keys import PROGRAM, Command, UsageError, nearest
+from yolov10_dysample.version import __version__
 
 COMMANDS: dict[str, Command] = {}
 
