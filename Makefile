@@ -20,7 +20,7 @@ DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
 DEMO_DRAW := line_width=1 show_labels=False show_conf=False
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick compat lint bench compare clean
+.PHONY: help demo test quick compat lint bench compare trees clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ compare: $(COMPARE_DATA) ## Train yolov10n with each upsampling, in pairs over 5
 	$(BIN)/python scripts/compare.py --data $(COMPARE_DATA) --warm-start runs/stock/weights/last.pt \
 		--arms nearest,bilinear,dysample,dysample:init=nearest --out $(COMPARE_OUT)/warm \
 		$(COMPARE_TRAIN) epochs=6 warmup_epochs=1
+
+trees: $(VENV)/installed ## Make datasets/trees: real aerial photographs with a box round every tree crown (20 MB)
+	$(BIN)/python -m scripts.make_trees
 
 lint: $(VENV)/installed ## Check style and types; build the packages and check them
 	$(BIN)/ruff check .
