@@ -37,13 +37,13 @@ $(DATA): $(VENV)/installed scripts/make_digits.py
 
 demo: $(DATA) ## Train, validate, predict and export yolov10n-dysample with stock yolo commands (about 6 minutes)
 	@rm -rf $(RUN)
-	$(BIN)/yolo detect train model=yolov10n-dysample.yaml data=$(DATA) $(DEMO_TRAIN) project=$(CURDIR)/$(RUN) name=train
-	$(BIN)/yolo detect val model=$(RUN)/train/weights/best.pt data=$(DATA) imgsz=128 project=$(CURDIR)/$(RUN) name=val
+	$(BIN)/yolo detect train model=yolov10n-dysample.yaml data=$(DATA) $(DEMO_TRAIN) project="$$PWD/$(RUN)" name=train
+	$(BIN)/yolo detect val model=$(RUN)/train/weights/best.pt data=$(DATA) imgsz=128 project="$$PWD/$(RUN)" name=val
 	$(BIN)/yolo detect predict model=$(RUN)/train/weights/best.pt source=datasets/digits/images/val imgsz=128 \
-		$(DEMO_DRAW) project=$(CURDIR)/$(RUN) name=predict
+		$(DEMO_DRAW) project="$$PWD/$(RUN)" name=predict
 	$(BIN)/yolo export model=$(RUN)/train/weights/best.pt format=onnx imgsz=128
 	$(BIN)/yolo detect predict model=$(RUN)/train/weights/best.onnx source=datasets/digits/images/val imgsz=128 \
-		$(DEMO_DRAW) project=$(CURDIR)/$(RUN) name=predict-onnx
+		$(DEMO_DRAW) project="$$PWD/$(RUN)" name=predict-onnx
 	@echo "== Pictures: $(RUN)/predict and $(RUN)/predict-onnx; curves: $(RUN)/train/results.png"
 	@echo "== Weights:  $(RUN)/train/weights/best.pt and best.onnx"
 
@@ -67,7 +67,7 @@ compare: $(COMPARE_DATA) ## Train yolov10n with each upsampling, in pairs over 5
 	$(BIN)/python scripts/compare.py --data $(COMPARE_DATA) --arms $(COMPARE_ARMS) --out $(COMPARE_OUT)/scratch \
 		$(COMPARE_TRAIN) epochs=15
 	test -f runs/stock/weights/last.pt || $(BIN)/yolo detect train model=yolov10n.yaml data=$(COMPARE_DATA) \
-		$(COMPARE_TRAIN) epochs=30 seed=1000 workers=0 project=$(CURDIR)/runs name=stock exist_ok=True
+		$(COMPARE_TRAIN) epochs=30 seed=1000 workers=0 project="$$PWD/runs" name=stock exist_ok=True
 	$(BIN)/python scripts/compare.py --data $(COMPARE_DATA) --warm-start runs/stock/weights/last.pt \
 		--arms nearest,bilinear,dysample,dysample:init=nearest --out $(COMPARE_OUT)/warm \
 		$(COMPARE_TRAIN) epochs=6 warmup_epochs=1
