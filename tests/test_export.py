@@ -20,7 +20,7 @@ from ultralytics.utils import LOGGER, checks
 from ultralytics.utils.callbacks.base import default_callbacks
 
 from scripts.formats import eager_output, errors, neck_dependent
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run
 from yolov10_dysample.dysample import VARIANTS, DySample
 from yolov10_dysample.exporting import OPSETS, on_export_start
 
@@ -340,6 +340,29 @@ def test_a_trace_samples_bilinearly_with_zeros_padding_and_without_reciprocals_o
         assert [value.toIValue() for value in list(sampler.inputs())[2:]] == [0, 0, False]
     # Core ML's converter takes no reciprocal of an integer, and a size is one.
     assert not graph.findAllNodes("aten::reciprocal")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [OURS, STOCK])
+def test_an_export_to_mnn_installs_nothing(yolo, tmp_path, name):
+    runtime(*MNN)
+    calls, pip = tmp_path / "calls", tmp_path / "bin" / "pip"
+    pip.parent.mkdir()
+    pip.write_text('#!/bin/sh\necho "pip $*" >> "$CALLS"\nexit 1\n')
+    pip.chmod(0o755)
+    path = f"{pip.parent}{os.pathsep}{os.environ['PATH']}"
+    output = run(
+        yolo,
+        "export",
+        f"model={name}.yaml",
+        "format=mnn",
+        f"imgsz={IMGSZ}",
+        cwd=tmp_path,
+        env={"PATH": path, "CALLS": str(calls), "PIP_NO_INDEX": "1", "UV_OFFLINE": "1"},
+    )
+    assert not calls.exists(), calls.read_text()
+    assert "AutoUpdate" not in output
+    assert (tmp_path / f"{name}.mnn").is_file()
 
 
 def exported(yolo, **arguments):

@@ -1,12 +1,13 @@
 """What the export of a model with DySample layers needs: an ONNX opset that keeps its maths, and a traced form.
 
-Called by Ultralytics' own exporter (``registration`` puts :func:`on_export_start` there). It must leave the export of
-every other model alone, and must not import Ultralytics.
+Called by Ultralytics' own exporter (``registration`` puts :func:`on_export_start` there). It must leave what an export of
+every other model gives as it is, and must not import Ultralytics.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 from yolov10_dysample.dysample import DySample
@@ -26,6 +27,8 @@ _logger = logging.getLogger("ultralytics")  # what the user sees of Ultralytics 
 
 def on_export_start(exporter: Any) -> None:
     """Prepare the model for its export; 8.3.0 to 8.3.125 say "start" before the exporter has it."""
+    if exporter.args.format.lower() == "mnn":
+        _leave_out_mnn_log()
     if hasattr(exporter, "model"):
         _prepare_export(exporter, OPSETS[0] + 1)  # the host's own choice has been 20 in some releases
         return
@@ -40,6 +43,16 @@ def on_export_start(exporter: Any) -> None:
                 _prepare_export(self, OPSETS[0] + 2)
 
     exporter.__class__ = Waiting
+
+
+def _leave_out_mnn_log() -> None:
+    """Make MNN's converter do without its usage log, as it does where that cannot be imported.
+
+    Ultralytics never writes to that log. In MNN 3.0 to 3.6 its import runs ``pip install -U aliyun-log-python-sdk``
+    with whichever pip is on the PATH, which takes protobuf below what onnx needs. Where that package is installed, the
+    import waits for a server.
+    """
+    sys.modules.setdefault("MNN.tools.utils.log", None)  # type: ignore[arg-type]
 
 
 def _prepare_export(exporter: Any, default_opset: int) -> None:

@@ -39,6 +39,10 @@ HOST_CHANGES = (
         "ultralytics.utils.callbacks.base.default_callbacks",
         "on_export_start added: picks and checks what DySample needs",
     ),
+    (
+        "MNN.tools.utils.log",
+        "kept out of exports to MNN, of stock models too: loading this usage log of MNN's runs pip install",
+    ),
     ("torch.serialization", "DySample added to the safe globals, for ULTRALYTICS_SAFE_LOAD=1"),
 )
 
