@@ -15,13 +15,21 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Before any test imports Ultralytics: the user's own settings are neither used nor changed.
-os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="ultralytics-settings-")
-# Runs go where the child process is, also in a clone: inside a git repository Ultralytics saves them at its top.
-subprocess.run(
-    [sys.executable, "-c", "import ultralytics; ultralytics.settings.update(runs_dir='runs')"],
-    check=True,
-    stdout=subprocess.DEVNULL,
-)
+SETTINGS = tempfile.TemporaryDirectory(prefix="ultralytics-settings-")
+os.environ["YOLO_CONFIG_DIR"] = SETTINGS.name
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind, also where a worker process ends without Python's own end."""
+    SETTINGS.cleanup()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _runs_stay_where_they_start() -> None:
+    """Runs go where the child process is; within a git repository Ultralytics saves them at its top."""
+    from ultralytics import settings
+
+    settings.update(runs_dir="runs")
 
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None, ok: bool = True) -> str:
