@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -296,8 +297,7 @@ def test_the_command_line_ends_with_the_same_error_and_no_traceback(tmp_path, ca
     with pytest.raises(SystemExit, match="2"):
         make_digits.main([f"--out={tmp_path / 'digits'}", *options])
     (error,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    with pytest.raises(ValueError, match=message):
-        raise ValueError(error)
+    assert re.search(message, error)
     assert not list(tmp_path.iterdir())
 
 
