@@ -14,14 +14,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Before any test imports Ultralytics: the user's own settings are neither used nor changed.
-SETTINGS = tempfile.TemporaryDirectory(prefix="ultralytics-settings-")
-os.environ["YOLO_CONFIG_DIR"] = SETTINGS.name
+# A home for this session alone, set before any test imports anything: the user's settings are neither used nor changed,
+# and what runtimes and launchers leave in a home or among temporary files goes when the session ends. Caches stay.
+HOME = tempfile.TemporaryDirectory(prefix="dysample-", ignore_cleanup_errors=True)
+os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+os.environ |= dict.fromkeys(("HOME", "TMPDIR", "YOLO_CONFIG_DIR", "TORCHINDUCTOR_CACHE_DIR"), HOME.name)
 
 
 def pytest_unconfigure() -> None:
     """Leave nothing behind, also where a worker process ends without Python's own end."""
-    SETTINGS.cleanup()
+    HOME.cleanup()
 
 
 @pytest.fixture(scope="session", autouse=True)
