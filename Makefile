@@ -29,7 +29,7 @@ $(VENV)/installed: pyproject.toml
 	@echo "== Building $(VENV): a few minutes, most of it torch (several GB)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,export,compare,test,lint]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,export,mnn,compare,test,lint]"
 	touch $@
 
 $(DATA): $(VENV)/installed scripts/make_digits.py

@@ -1,7 +1,7 @@
 """What the export of a model with DySample layers needs: an ONNX opset that keeps its maths, and a traced form.
 
-Called by Ultralytics' own exporter (``registration`` puts :func:`on_export_start` there). It must leave what an export of
-every other model gives as it is, and must not import Ultralytics.
+Called by Ultralytics' own exporter (``registration`` puts :func:`on_export_start` there). It must leave the exported
+files of every other model as they are, and must not import Ultralytics.
 """
 
 from __future__ import annotations
