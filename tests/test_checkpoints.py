@@ -45,8 +45,8 @@ def epochs_in(run_folder):
 @pytest.fixture(scope="module")
 def killed(yolo: Path, digits: Path, folder: Path) -> Path:
     """The folder of a training run that was killed within its second epoch or a later one."""
-    settings = f"data={digits} imgsz=64 batch=2 epochs={EPOCHS} workers=0 plots=False project={folder} name=killed"
-    command = [yolo, "detect", "train", "model=yolov10n-dysample.yaml", *settings.split()]
+    settings = f"imgsz=64 batch=2 epochs={EPOCHS} workers=0 plots=False name=killed".split()
+    command = [yolo, "train", "model=yolov10n-dysample.yaml", f"data={digits}", f"project={folder}", *settings]
     log = folder / "log.txt"
     with log.open("w") as output:
         process = subprocess.Popen(

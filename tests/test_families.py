@@ -242,8 +242,10 @@ def test_a_training_step_through_its_own_loss_moves_the_offsets(name, worked, tm
     ("name", "rows", "imgsz"), [("yolo11n", "11, 14", 64), ("rtdetr-l", "13, 18", 160)], ids=["yolo11n", "rtdetr-l"]
 )
 def test_the_stock_command_trains_a_converted_model_and_says_so_once(name, rows, imgsz, yolo, digits, tmp_path):
-    settings = f"data={digits} imgsz={imgsz} epochs=1 batch=4 workers=1 fraction=0.3 plots=False val=False device=cpu"
-    output = run(yolo, "detect", "train", f"model={name}-dysample.yaml", *settings.split(), cwd=tmp_path)
+    settings = f"imgsz={imgsz} epochs=1 batch=4 workers=1 fraction=0.3 plots=False val=False device=cpu"
+    output = run(
+        yolo, "detect", "train", f"model={name}-dysample.yaml", f"data={digits}", *settings.split(), cwd=tmp_path
+    )
     line = f"{name}-dysample.yaml: {name}.yaml with DySample in place of nn.Upsample in rows {rows}\n"
     assert output.count(line) == 1
     assert output.count("yolov10_dysample.dysample.DySample") >= 2
