@@ -70,10 +70,9 @@ def test_a_converted_file_builds_in_a_process_that_imports_ultralytics_only(pyth
 
 
 @pytest.mark.slow
-def test_the_screen_gets_the_file_and_nothing_else_in_any_locale(wheel_environment, folder):
-    # Not this environment: in such a locale Python cannot read the .pth file of an editable checkout at an "ü".
+def test_the_screen_gets_the_file_and_nothing_else_in_any_locale(python, folder):
     output = run(
-        wheel_environment.python,
+        python,
         "-m",
         "yolov10_dysample",
         "convert",
