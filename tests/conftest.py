@@ -8,9 +8,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,33 +78,78 @@ def yolo() -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data.yaml of a small embedded data set: 24 + 8 images of 64 px."""
-    out = tmp_path_factory.mktemp("data") / "digits"
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``once(name, make)``: the folder of that name that ``make`` filled, once for all workers of a parallel run."""
+    # The workers of pytest-xdist have a folder each, in one that they share.
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a maker that failed left
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def digits(once) -> Path:
+    """The data.yaml of a small embedded data set: 24 + 8 images of 64 px. Nobody writes there."""
     sizes = ("--train", "24", "--val", "8", "--imgsz", "64")
-    run(sys.executable, ROOT / "scripts/make_digits.py", "--out", out, *sizes, cwd=out.parent)
-    return out / "data.yaml"
+
+    def draw(folder: Path) -> None:
+        run(sys.executable, ROOT / "scripts/make_digits.py", "--out", folder / "digits", *sizes, cwd=folder)
+
+    return once("data", draw) / "digits" / "data.yaml"
+
+
+#: Settings of a training of seconds.
+TRAIN = ("imgsz=64", "batch=8", "epochs=1", "workers=0", "plots=False")
+
+
+@pytest.fixture(scope="session")
+def trained(once, yolo: Path, digits: Path) -> Path:
+    """best.pt of one stock training command, run in an empty folder; what it printed is log.txt in that folder."""
+
+    def train(folder: Path) -> None:
+        home = folder / "user"
+        home.mkdir()
+        output = run(yolo, "detect", "train", "model=yolov10n-dysample.yaml", f"data={digits}", *TRAIN, cwd=home)
+        (folder / "log.txt").write_text(output)
+
+    (best,) = once("trained", train).rglob("best.pt")
+    return best
 
 
 class Environment:
     """A virtual environment that shares this one's packages as hard links, but for yolov10_dysample."""
 
     def __init__(self, path: Path) -> None:
-        run(sys.executable, "-m", "venv", "--without-pip", path, cwd=path.parent)
         self.path = path
-        self.python = path / "bin" / "python"
-        self.site = Path(run(self.python, "-c", "import site; print(site.getsitepackages()[0])", cwd=path).strip())
+        self.python, self.yolo = path / "bin" / "python", path / "bin" / "yolo"
+        (self.site,) = path.glob("lib/python*/site-packages")
+
+    @classmethod
+    def build(cls, path: Path) -> Environment:
+        """Make the environment in a folder that is not there."""
+        run(sys.executable, "-m", "venv", "--without-pip", path, cwd=path.parent)
+        built = cls(path)
         shutil.copytree(
             sysconfig.get_path("purelib"),
-            self.site,
+            built.site,
             copy_function=_link,
             ignore=shutil.ignore_patterns("*yolov10_dysample*", "__pycache__"),
             dirs_exist_ok=True,
         )
         yolo = Path(sysconfig.get_path("scripts")) / "yolo"
-        self.yolo = path / "bin" / "yolo"
-        self.yolo.write_text(yolo.read_text().replace(str(yolo.parent), str(self.yolo.parent)))
-        self.yolo.chmod(0o755)
+        built.yolo.write_text(yolo.read_text().replace(str(yolo.parent), str(built.yolo.parent)))
+        built.yolo.chmod(0o755)
+        return built
 
     def pip(self, *arguments: str | Path) -> str:
         """Run pip for this environment only."""
@@ -121,17 +168,24 @@ def _link(source: str, target: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(once) -> Path:
     """The wheel, built from this checkout."""
-    out = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", out, ROOT, cwd=out)
-    (built,) = out.glob("*.whl")
+    build = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation")
+    folder = once("dist", lambda folder: run(*build, "--wheel-dir", folder, ROOT, cwd=folder))
+    (built,) = folder.glob("*.whl")
     return built
 
 
 @pytest.fixture(scope="session")
-def wheel_environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Environment:
-    """An environment with the wheel installed and no sight of the checkout."""
-    environment = Environment(tmp_path_factory.mktemp("wheel") / "venv")
-    environment.pip("install", "--no-deps", "--no-index", wheel)
-    return environment
+def wheel_environment(once, wheel: Path) -> Environment:
+    """An environment with the wheel installed and no sight of the checkout. Nobody changes it."""
+    folder = once(
+        "wheel", lambda folder: Environment.build(folder / "venv").pip("install", "--no-deps", "--no-index", wheel)
+    )
+    return Environment(folder / "venv")
+
+
+@pytest.fixture(scope="session")
+def bare_environment(once) -> Environment:
+    """An environment with Ultralytics and without this package. Nobody changes it."""
+    return Environment(once("bare", lambda folder: Environment.build(folder / "venv")) / "venv")

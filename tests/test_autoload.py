@@ -98,7 +98,7 @@ def editable(tmp_path: Path, light_environment: Environment):
 @pytest.fixture(scope="module")
 def light_environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment to break."""
-    return Environment(tmp_path_factory.mktemp("broken") / "venv")
+    return Environment.build(tmp_path_factory.mktemp("broken") / "venv")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from ultralytics.nn import tasks
 from ultralytics.utils import ROOT as HOST
 from ultralytics.utils.torch_utils import ModelEMA
 
-from tests.conftest import Environment, clean_environ, run
+from tests.conftest import clean_environ, run
 from tests.fixtures import make as first_release
 from yolov10_dysample.dysample import DySample
 
@@ -130,12 +130,6 @@ def test_safe_load_opens_it_because_registration_allows_its_class(weights, pytho
     assert "yolov10_dysample.dysample.DySample" in run(python, "-c", code, cwd=tmp_path, env=unregistered, ok=False)
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with Ultralytics and without this package."""
-    return Environment(tmp_path_factory.mktemp("bare") / "venv")
-
-
 # By default Ultralytics asks pip for what a checkpoint names; no index, so that this does not depend on what is there.
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "UV_OFFLINE": "1"}
 
@@ -150,9 +144,11 @@ OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "UV_OFFLINE": "1"}
     ],
     ids=["by default", "without automatic installs", "with safe load"],
 )
-def test_without_the_package_the_error_names_it(env, shown, bare, tmp_path):
+def test_without_the_package_the_error_names_it(env, shown, bare_environment, tmp_path):
     checkpoint = first_release.HERE / f"{first_release.NAME}.pt"
-    output = run(bare.yolo, "predict", f"model={checkpoint}", "source=none.jpg", cwd=tmp_path, env=env, ok=False)
+    output = run(
+        bare_environment.yolo, "predict", f"model={checkpoint}", "source=none.jpg", cwd=tmp_path, env=env, ok=False
+    )
     assert re.search(shown, output)
     if "ULTRALYTICS_SAFE_LOAD" not in env:
         assert f"{checkpoint} appears to require 'yolov10_dysample'" in output
