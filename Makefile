@@ -75,10 +75,14 @@ compare: $(COMPARE_DATA) ## Train yolov10n with each upsampling, in pairs over 5
 trees: $(VENV)/installed ## Make datasets/trees: real aerial photographs with a box round every tree crown (20 MB)
 	$(BIN)/python -m scripts.make_trees
 
-lint: $(VENV)/installed ## Check style and types; build the packages and check them
+lint: $(VENV)/installed ## Check style, types, workflows and packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format --default-filetype yaml CITATION.cff
+	$(BIN)/zizmor --quiet --offline .github
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/twine check --strict dist/*
