@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := datasets/digits/data.yaml
 RUN := runs/demo
+COMPARE := $(BIN)/yolov10-dysample compare device=cpu
 COMPARE_DATA := datasets/compare/data.yaml
 COMPARE_TRAIN := imgsz=96 batch=16 nbs=16 mosaic=0
 COMPARE_ARMS := nearest,bilinear,dysample,dysample+,dysample-s,dysample-s+
@@ -64,13 +65,11 @@ $(COMPARE_DATA): $(VENV)/installed scripts/make_digits.py
 	$(BIN)/python scripts/make_digits.py --out $(dir $@) --imgsz 96 --train 640 --val 320 --min-size 8 --force
 
 compare: $(COMPARE_DATA) ## Train yolov10n with each upsampling, in pairs over 5 seeds; stop it at any time (2 hours)
-	$(BIN)/python scripts/compare.py --data $(COMPARE_DATA) --arms $(COMPARE_ARMS) --out $(COMPARE_OUT)/scratch \
-		$(COMPARE_TRAIN) epochs=15
+	$(COMPARE) data=$(COMPARE_DATA) arms=$(COMPARE_ARMS) out=$(COMPARE_OUT)/scratch $(COMPARE_TRAIN) epochs=15
 	test -f runs/stock/weights/last.pt || $(BIN)/yolo detect train model=yolov10n.yaml data=$(COMPARE_DATA) \
 		$(COMPARE_TRAIN) epochs=30 seed=1000 workers=0 project="$$PWD/runs" name=stock exist_ok=True
-	$(BIN)/python scripts/compare.py --data $(COMPARE_DATA) --warm-start runs/stock/weights/last.pt \
-		--arms nearest,bilinear,dysample,dysample:init=nearest --out $(COMPARE_OUT)/warm \
-		$(COMPARE_TRAIN) epochs=6 warmup_epochs=1
+	$(COMPARE) data=$(COMPARE_DATA) warm_start=runs/stock/weights/last.pt \
+		arms=nearest,bilinear,dysample,dysample:init=nearest out=$(COMPARE_OUT)/warm $(COMPARE_TRAIN) epochs=6 warmup_epochs=1
 
 trees: $(VENV)/installed ## Make datasets/trees: real aerial photographs with a box round every tree crown (20 MB)
 	$(BIN)/python -m scripts.make_trees

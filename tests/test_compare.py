@@ -1,24 +1,37 @@
-"""The comparison is fair, and its report says what the records say: no more, and the same every time."""
+"""The comparison is fair and loses nothing, and its report says what the records say: no more, the same every time."""
 
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
-from scripts import compare, compare_report
 from tests.conftest import ROOT, clean_environ, run
+from yolov10_dysample.commands.main import main
 from yolov10_dysample.model_files import find_stock
+from yolov10_dysample.study import checks, compare_report, comparison, scoring
+from yolov10_dysample.study.arms import parse_arm, slug, upsampling_rows, with_arm
+from yolov10_dysample.study.compare_figure import draw_report
+from yolov10_dysample.study.json_files import append_line, read_lines, write_json
+from yolov10_dysample.study.paired import interval_above_zero, is_gain, paired
+from yolov10_dysample.study.progress import Reporter
+from yolov10_dysample.study.schedule import carry_out_all
+from yolov10_dysample.study.tables import between
+from yolov10_dysample.study.training import dysample_layers
 
 STOCK = yaml.safe_load(find_stock("yolov10n.yaml").read_text())
 DIGEST = {"start": "a", "data": "b"}
+COMPARE = (sys.executable, ROOT / "scripts/compare.py")
 
 
 def record(value, seed, arm, **more):
@@ -37,26 +50,38 @@ def record(value, seed, arm, **more):
 def folder(tmp_path):
     """Records of five pairs: DySample gains 0.01 to 0.05, bilinear nothing."""
     about = {"model": "yolov10n.yaml", "data": "d.yaml", "settings": {"epochs": 2}, "warm_start": None}
-    compare.write(tmp_path / "comparison.json", about)
+    write_json(tmp_path / "comparison.json", about)
     for seed in range(5):
         stock = 0.30 + 0.02 * seed
         values = {"nearest": stock, "bilinear": stock + 0.01 * (-1) ** seed, "dysample": stock + 0.01 * (seed + 1)}
         for arm, value in values.items():
-            compare.write(tmp_path / "records" / f"{arm}-seed{seed}.json", record(value, seed, arm))
+            append_line(tmp_path / "records.jsonl", record(value, seed, arm))
     return tmp_path
+
+
+def keep(folder, wanted):
+    """Leave only some of the records."""
+    file = folder / "records.jsonl"
+    lines = [line for line in read_lines(file) if wanted(line)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def a_run(out, arm="nearest", seed=0, data="d.yaml"):
+    settings = {"imgsz": 64, "epochs": 1}
+    return comparison.Run(arm, seed, "yolov10n.yaml", False, str(data), settings, "cpu", 1, str(out))
 
 
 # What is compared.
 
 
 def test_the_nearest_arm_is_the_stock_model():
-    assert compare.with_arm(STOCK, compare.arm("nearest")) == STOCK
+    assert with_arm(STOCK, parse_arm("nearest")) == STOCK
 
 
 def test_the_bilinear_arm_differs_in_the_mode_alone():
     text = yaml.safe_dump(STOCK)
     assert text.count("nearest") == 2
-    changed = compare.with_arm(STOCK, compare.arm("bilinear"))
+    changed = with_arm(STOCK, parse_arm("bilinear"))
     assert yaml.safe_dump(changed) == text.replace("nearest", "bilinear")
     assert yaml.safe_dump(STOCK) == text
 
@@ -72,33 +97,31 @@ def test_the_bilinear_arm_differs_in_the_mode_alone():
     ],
 )
 def test_a_dysample_arm_is_its_variant_with_its_own_settings(text, arguments):
-    rows = compare.with_arm(STOCK, compare.arm(text))["head"]
+    rows = with_arm(STOCK, parse_arm(text))["head"]
     assert [row[3] for row in rows if row[2] == "DySample"] == [arguments] * 2
 
 
 def test_an_arm_may_swap_one_row():
-    model = compare.with_arm(STOCK, compare.arm("dysample:rows=14"))
+    model = with_arm(STOCK, parse_arm("dysample:rows=14"))
     assert [row[2] for row in [*model["backbone"], *model["head"]]].index("DySample") == 14
-    assert compare.upsampling_rows(model) == [11]
+    assert upsampling_rows(model) == [11]
 
 
 def test_a_run_that_starts_otherwise_than_its_pair_stops(tmp_path):
-    one, other = (
-        compare.Run(arm, 3, "yolov10n.yaml", False, "d.yaml", {}, "cpu", 1, str(tmp_path))
-        for arm in ("nearest", "dysample")
-    )
-    assert compare.same_as_its_pair(one, "weights", "a" * 64) == compare.same_as_its_pair(other, "weights", "a" * 64)
+    one, other = a_run(tmp_path, "nearest", 3), a_run(tmp_path, "dysample", 3)
+    same_as_its_pair = comparison.same_as_its_pair
+    assert same_as_its_pair(one, "weights", "a" * 64) == same_as_its_pair(other, "weights", "a" * 64)
     with pytest.raises(RuntimeError, match=r"seed 3: weights of dysample is not that of nearest"):
-        compare.same_as_its_pair(other, "weights", "b" * 64)
-    compare.same_as_its_pair(one._replace(seed=4), "weights", "b" * 64)
+        same_as_its_pair(other, "weights", "b" * 64)
+    same_as_its_pair(one._replace(seed=4), "weights", "b" * 64)
 
 
 def test_a_folder_keeps_to_one_recipe(tmp_path):
-    first = compare.Comparison("yolov10n.yaml", "d.yaml", {"epochs": 3}, None)
-    compare.agree(tmp_path, first)
-    compare.agree(tmp_path, first)
-    with pytest.raises(ValueError, match=r"settings was \{'epochs': 3\}, now \{'epochs': 4\}.*name another --out"):
-        compare.agree(tmp_path, first._replace(settings={"epochs": 4}))
+    first = comparison.Comparison("yolov10n.yaml", "d.yaml", {"epochs": 3}, None)
+    comparison.require_same_settings(tmp_path, first)
+    comparison.require_same_settings(tmp_path, first)
+    with pytest.raises(ValueError, match=r"settings was \{'epochs': 3\}, now \{'epochs': 4\}.*name another out="):
+        comparison.require_same_settings(tmp_path, first._replace(settings={"epochs": 4}))
     assert json.loads((tmp_path / "comparison.json").read_text())["settings"] == {"epochs": 3}
 
 
@@ -106,12 +129,21 @@ def test_a_folder_keeps_to_one_recipe(tmp_path):
 
 
 class Perfect:
-    """A detector that finds the boxes it is given, with certainty."""
+    """A detector that finds the boxes it is given, with certainty, and writes them as Ultralytics does."""
 
-    def __init__(self, truth, names, keep):
-        self.found = [
-            {"image_id": names[box["image_id"]], "category_id": box["category_id"], "bbox": box["bbox"], "score": 0.9}
-            for box in truth["annotations"]
+    def __init__(self, truth, keep=lambda area: True, class_map=range(1, 11)):
+        names = {image_id: name for name, image_id in truth.image_ids.items()}
+        self.class_map = list(class_map)
+        self.jdict = [
+            {
+                "image_id": int(names[box["image_id"]])
+                if names[box["image_id"]].isnumeric()
+                else names[box["image_id"]],
+                "category_id": self.class_map[box["category_id"]],
+                "bbox": box["bbox"],
+                "score": 0.9,
+            }
+            for box in truth.coco["annotations"]
             if keep(box["area"])
         ]
 
@@ -119,29 +151,38 @@ class Perfect:
         self.function = function
 
     def val(self, **_):
-        self.jdict = self.found
         self.function(self)
 
 
 def test_precision_by_size_is_one_for_what_is_found_and_less_where_it_is_not(digits, tmp_path):
-    truth, numbers, files = compare.ground_truth(str(digits))
+    truth = scoring.ground_truth(str(digits))
     labels = [line for file in (digits.parent / "labels/val").glob("*.txt") for line in file.read_text().splitlines()]
-    assert len(truth["annotations"]) == len(labels)
-    assert len(truth["images"]) == len(files) == 8
-    names = {number: stem for stem, number in numbers.items()}
-    given = compare.Run("nearest", 0, "", False, str(digits), {"imgsz": 64}, "cpu", 1, str(tmp_path))
+    assert len(truth.coco["annotations"]) == len(labels)
+    assert len(truth.coco["images"]) == len(truth.files) == 8
+    given = a_run(tmp_path, data=digits)
 
-    all_found = compare.by_size(Perfect(truth, names, lambda area: True), given, truth, numbers)
-    assert [all_found[name] for name in ("all", *compare.SIZES)] == [1, 1, 1, 1]
+    all_found = scoring.precision_by_size(Perfect(truth), given, truth)
+    assert [all_found[name] for name in ("all", *comparison.SIZES)] == [1, 1, 1, 1]
 
     low, high = (limit**2 for limit in all_found["limits_px"])
-    areas = np.array([box["area"] for box in truth["annotations"]])
+    areas = np.array([box["area"] for box in truth.coco["annotations"]])
     assert (areas < low).mean() == pytest.approx(1 / 3, abs=0.1)
     assert (areas > high).mean() == pytest.approx(1 / 3, abs=0.1)
-    without = compare.by_size(Perfect(truth, names, lambda area: area >= high - 1), given, truth, numbers)
+    without = scoring.precision_by_size(Perfect(truth, lambda area: area >= high - 1), given, truth)
     assert without["small"] == 0
     assert without["medium"] < 0.4
     assert without["large"] == 1
+
+
+def test_precision_by_size_knows_the_class_numbers_that_ultralytics_writes_for_coco(digits, tmp_path):
+    from ultralytics.data.converter import coco80_to_coco91_class
+
+    truth = scoring.ground_truth(str(digits))
+    for box in truth.coco["annotations"]:  # classes on both sides of the first number that COCO leaves out
+        box["category_id"] += 9
+    truth.coco["categories"] = [{"id": kind} for kind in range(80)]
+    detector = Perfect(truth, class_map=coco80_to_coco91_class())
+    assert scoring.precision_by_size(detector, a_run(tmp_path, data=digits), truth)["all"] == 1
 
 
 def test_learnt_offsets_are_those_of_the_layers(digits, tmp_path):
@@ -149,14 +190,13 @@ def test_learnt_offsets_are_those_of_the_layers(digits, tmp_path):
     from ultralytics import YOLO
 
     model = YOLO("yolov10n-dysample.yaml")
-    for layer in compare.dysample_layers(model.model).values():
+    for layer in dysample_layers(model.model).values():
         torch.nn.init.zeros_(layer.offset.weight)
         x_of_a_group = layer.offset.bias.detach().unflatten(0, (2, 4, 4))
         x_of_a_group[0], x_of_a_group[1] = 4 * 0.3, 4 * -0.4
         layer.offset.bias.data = x_of_a_group.flatten()
-    files = compare.ground_truth(str(digits))[2][:3]
-    given = compare.Run("dysample", 0, "", False, str(digits), {"imgsz": 64}, "cpu", 1, str(tmp_path))
-    found = compare.learnt_offsets(model, given, files)
+    files = scoring.ground_truth(str(digits)).files[:3]
+    found = scoring.learnt_offsets(model, a_run(tmp_path, "dysample", data=digits), files)
     assert list(found) == ["11", "14"]
     for layer in found.values():
         assert layer["mean"] == pytest.approx(0.5, abs=1e-6)
@@ -167,30 +207,58 @@ def test_learnt_offsets_are_those_of_the_layers(digits, tmp_path):
 
 
 def test_paired_differences_have_student_s_interval_and_the_exact_sign_flip_p(folder):
-    found = compare_report.paired(compare_report.load(folder), "dysample", "nearest")
+    found = compare_report.gain(compare_report.load(folder), "dysample", "nearest")
     assert found["differences"] == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05])
     # Of 1, 2, 3, 4, 5: mean 3, standard error 1 / sqrt(2), and Student's t for 4 degrees of freedom is 2.776.
     assert found["interval"] == pytest.approx([0.03 - 0.02776 / 2**0.5, 0.03 + 0.02776 / 2**0.5], abs=1e-5)
     assert found["p"] == pytest.approx(2 / 2**5)
 
 
+def test_many_pairs_are_judged_quickly_and_the_same_every_time():
+    values = dict(enumerate(np.random.default_rng(0).normal(0.2, 1, 40)))
+    found = [paired(values, dict.fromkeys(values, 0.0)) for _ in range(2)]
+    assert found[0] == found[1]
+    # Of so many normal differences, Student's t test says the same.
+    assert found[0]["p"] == pytest.approx(stats.ttest_1samp(list(values.values()), 0).pvalue, abs=0.01)
+
+
 def test_seeds_without_a_partner_are_left_out_of_pairs(folder):
-    (folder / "records/nearest-seed4.json").unlink()
-    found = compare_report.paired(compare_report.load(folder), "dysample", "nearest")
+    keep(folder, lambda line: (line["arm"], line["seed"]) != ("nearest", 4))
+    found = compare_report.gain(compare_report.load(folder), "dysample", "nearest")
     assert found["seeds"] == [0, 1, 2, 3]
 
 
 def test_a_gain_is_claimed_only_where_the_interval_lies_above_zero(folder):
     records = compare_report.load(folder)
-    assert compare_report.clear(compare_report.paired(records, "dysample", "nearest"))
-    assert not compare_report.clear(compare_report.paired(records, "bilinear", "nearest"))
-    assert "dysample is better than nearest and bilinear" in compare_report.verdict(records)
+    assert interval_above_zero(compare_report.gain(records, "dysample", "nearest"))
+    assert not interval_above_zero(compare_report.gain(records, "bilinear", "nearest"))
+    assert "dysample is better than nearest (5 pairs, p = 0.062) and bilinear (5 pairs" in compare_report.verdict(
+        records
+    )
     for seed in (0, 1):
         stock = records["nearest"][seed]["epochs"][-1]["mAP50-95"]
-        compare.write(folder / "records" / f"dysample-seed{seed}.json", record(stock - 0.05, seed, "dysample"))
-    assert "dysample is not shown to be better than nearest or bilinear" in compare_report.verdict(
+        append_line(folder / "records.jsonl", record(stock - 0.05, seed, "dysample"))
+    assert "dysample is not shown to be better than nearest (5 pairs, p = " in compare_report.verdict(
         compare_report.load(folder)
     )
+
+
+@pytest.mark.parametrize(
+    ("pairs", "says"),
+    [
+        (5, "dysample is better than nearest (5 pairs, p = 0.062)"),
+        (4, "dysample is not shown to be better than nearest (4 pairs, p = 0.125: too few)"),
+        (3, "dysample is not shown to be better than nearest (3 pairs, p = 0.250: too few)"),
+        (1, "dysample is not shown to be better than nearest (1 pair: too few)"),
+    ],
+)
+def test_too_few_pairs_cannot_win(pairs, says, folder):
+    keep(folder, lambda line: line["seed"] >= 5 - pairs and line["arm"] != "bilinear")
+    records = compare_report.load(folder)
+    found = compare_report.gain(records, "dysample", "nearest")
+    assert is_gain(found) is (pairs == 5)
+    assert says in compare_report.verdict(records)
+    assert ("**+0.0" in compare_report.report(folder)) is (pairs == 5)
 
 
 def test_the_last_epoch_counts_not_the_best(folder):
@@ -200,100 +268,349 @@ def test_the_last_epoch_counts_not_the_best(folder):
 
 
 def test_records_that_are_no_pairs_are_not_reported(folder):
-    compare.write(folder / "records/dysample-seed2.json", record(0.4, 2, "dysample", data="other"))
-    with pytest.raises(SystemExit, match=r"seed 2 in .* no pairs"):
+    append_line(folder / "records.jsonl", record(0.4, 2, "dysample", data="other"))
+    with pytest.raises(ValueError, match=r"seed 2 in .* must start alike and see the same data"):
         compare_report.load(folder)
 
 
 def test_the_report_and_its_plot_show_every_arm(folder):
     text = compare_report.report(folder)
     assert "| dysample | 5 | 0.370 ± 0.047 | **+0.030 [+0.010, +0.050]**, p = 0.062 |" in text
-    assert compare_report.plot(folder).read_bytes().startswith(b"\x89PNG")
+    assert draw_report(compare_report.load(folder)).startswith(b"\x89PNG")
+
+
+def test_an_arm_of_the_past_is_reported_though_it_cannot_be_trained_any_more(folder):
+    append_line(folder / "records.jsonl", record(0.4, 0, "dysample:range=2.5"))
+    with pytest.raises(ValueError, match=r"range=2\.5"):
+        parse_arm("dysample:range=2.5")
+    assert "| dysample:range=2.5 | 1 | 0.400 |" in compare_report.report(folder)
+
+
+def test_a_size_without_objects_and_a_run_without_scores_are_told_as_such(folder):
+    file = folder / "records.jsonl"
+    sizes = {"limits_px": [12.0, 19.0], "all": 0.5, "small": None, "medium": 0.5, "large": 0.5}
+    for arm in ("nearest", "dysample"):
+        append_line(file, record(0.5, 7, arm, sizes=sizes))
+    lone = record(0.5, 8, "dysample")
+    append_line(file, {key: value for key, value in lone.items() if key not in ("sizes", "offsets")})
+    text = compare_report.report(folder)
+    assert "Left out, trained but not scored yet: dysample, seed 8." in text
+    assert "| dysample | 6 |" in text
+    assert (
+        compare_report.gain(compare_report.load(folder), "dysample", "nearest", compare_report.size("small"))["n"] == 5
+    )
 
 
 # The command.
 
 
+WORDS = [
+    ([], "data is missing; write data=coco8.yaml"),
+    (["data=d.yaml", "arms=nearest,dysampel"], "arms must be some of nearest, bilinear, dysample"),
+    (["data=d.yaml", "arms=nearest:init=nearest"], "arms must have no settings but :init="),
+    (["data=d.yaml", "arms=dysample:init=cubic"], "got 'init=cubic' in 'dysample:init=cubic'"),
+    (["data=d.yaml", "arms=dysample:groups=many"], "got 'groups=many' in"),
+    (
+        ["data=d.yaml", "arms=dysample:groups=7"],
+        "arms: dysample:groups=7: DySample, row 11 of yolov10n.yaml: groups must be",
+    ),
+    (["data=d.yaml", "arms=dysample:rows=12"], "row 12 of yolov10n.yaml is Concat, not nn.Upsample"),
+    (["data=d.yaml", "seeds=4-1"], "seeds must be whole numbers or ranges"),
+    (["data=d.yaml", "device=7"], "device must be cpu, or indices of this machine's"),
+    (["data=d.yaml", "parallel=0"], "parallel must be a whole number"),
+    (["data=d.yaml", "warm_start=no.pt"], "warm_start must be a weights file, got 'no.pt'"),
+    (["data=d.yaml", "warm_start=empty.pt"], "warm_start must be weights that upsample"),
+    (["data=d.yaml", "warm_start=yolov10n.yaml"], "warm_start must be a weights file, got 'yolov10n.yaml'"),
+    (["data=d.yaml", "model=no.yaml"], "model must be a model YAML that upsamples, got 'no.yaml'"),
+    (["data=d.yaml", "model=yolov10n.pt"], "model must be a model YAML, got 'yolov10n.pt'; there are model="),
+    (["data=d.yaml", "model=yolov8n-cls.yaml"], "yolov8n-cls.yaml"),
+    (["data=d.yaml", "model=yolov10n-dysample.yaml"], "model must be a model YAML of a stock detection model"),
+    (["data=no-such-data.yaml"], "data must be a detection data set YAML, got 'no-such-data.yaml'"),
+    (["data=d.yaml", "seed=3"], "seed is decided by the comparison"),
+    (["data=d.yaml", "single_cls=True"], "single_cls is decided by the comparison"),
+    (["data=d.yaml", "epoch=3"], "there is no key or training setting 'epoch'; did you mean epochs?"),
+    (["data=d.yaml", "sedes=3"], "there is no key or training setting 'sedes'; did you mean seeds?"),
+    (["data=d.yaml", "epochs=many"], "epochs=many is refused by Ultralytics"),
+    (["data=d.yaml", "batch=-1"], "batch must be a whole number of at least 1, so that all runs are alike, got '-1'"),
+    (["data=d.yaml", "epochs"], "arguments are key=value"),
+    (["data=d.yaml", "out=a-file"], "out must be a folder that can be written, got 'a-file'"),
+    (["report=nowhere"], "report must be folders of comparisons, got 'nowhere', which has no comparison.json"),
+    (["report=nowhere", "data=d.yaml", "epochs=3"], "report writes from records alone, got data, epochs as well"),
+]
+
+
+def refused(words, tmp_path, monkeypatch, capsys):
+    """The line that says why nothing was done, after seeing that nothing was."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["compare", *words]) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    (line,) = (text for text in capsys.readouterr().err.splitlines() if text.startswith("yolov10-dysample compare: "))
+    return line
+
+
+@pytest.mark.parametrize(("words", "says"), WORDS)
+def test_bad_input_gets_one_line_and_writes_nothing(words, says, digits, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "a-file").touch()
+    words = [f"data={digits}" if word == "data=d.yaml" else word for word in words]
+    assert says in refused(words, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("module", ["faster_coco_eval", "filelock", "scipy"])
+def test_a_missing_package_stops_it_before_any_training_with_the_line_that_installs_it(
+    module, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    says = f'{module} cannot be imported; run: pip install "yolov10-dysample[compare]"'
+    assert says in refused([f"data={digits}"], tmp_path, monkeypatch, capsys)
+
+
+def test_a_disk_too_small_for_the_weights_of_all_runs_stops_it(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: SimpleNamespace(free=100e6))
+    line = refused([f"data={digits}", "seeds=0-9", "parallel=1"], tmp_path, monkeypatch, capsys)
+    # 30 times 2,775,520 parameters of two bytes, and twice 16 bytes a parameter while one run trains.
+    assert "the weights of 30 runs, about 255 MB" in line
+    assert "with 100 MB free" in line
+
+
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("spoil", "says"),
     [
-        ([], "the following arguments are required: --data"),
-        (["--data", "d.yaml", "--arms", "nearest,dysampel"], "an arm must be one of nearest, bilinear, dysample"),
-        (["--data", "d.yaml", "--arms", "nearest:init=nearest"], "an arm of DySample may have :init="),
-        (["--data", "d.yaml", "--arms", "dysample:init=cubic"], "an arm of DySample may have :init="),
         (
-            ["--data", "d.yaml", "--arms", "dysample:groups=7"],
-            "dysample:groups=7: DySample, row 11 of yolov10n.yaml: groups must be",
+            lambda labels: [file.write_text("") for file in labels.iterdir()],
+            "must have labelled boxes in its val split",
         ),
-        (["--data", "d.yaml", "--arms", "dysample:rows=12"], "row 12 of yolov10n.yaml is Concat, not nn.Upsample"),
-        (["--data", "d.yaml", "--seeds", "4-1"], "must be whole numbers or ranges"),
-        (["--data", "d.yaml", "--device", "7"], "must be cpu, or indices of this machine's"),
-        (["--data", "d.yaml", "--workers", "0"], "must be a whole number"),
-        (["--data", "d.yaml", "--warm-start", "no.pt"], "--warm-start must be a weights file, got 'no.pt'"),
-        (["--data", "d.yaml", "--model", "no.yaml"], "--model must be a model YAML that upsamples, got 'no.yaml'"),
-        (["--data", "d.yaml", "--model", "yolov8n-cls.yaml"], "yolov8n-cls.yaml"),
-        (["--data", "no-such-data.yaml"], "no-such-data.yaml"),
-        (["--data", "d.yaml", "seed=3"], "seed is set by the comparison, or an option of it"),
-        (["--data", "d.yaml", "epoch=3"], "'epoch=3' is no training setting of Ultralytics"),
-        (["--data", "d.yaml", "epochs=many"], "'epochs=many' is no training setting of Ultralytics"),
-        (["--data", "d.yaml", "epochs"], "a training setting is written key=value"),
+        (lambda labels: None, "must have one val image of a name, got two called"),
     ],
 )
-def test_bad_input_gets_one_line_and_writes_nothing(arguments, says, digits, tmp_path, capsys):
-    arguments = [str(digits) if part == "d.yaml" else part for part in arguments]
-    with pytest.raises(SystemExit) as stopped:
-        compare.main([*arguments, "--out", str(tmp_path / "out")])
-    assert stopped.value.code == 2
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("compare.py: "))
-    assert says in line
-    assert not (tmp_path / "out").exists()
+def test_data_that_runs_could_not_be_scored_with_stops_it(spoil, says, digits, tmp_path, monkeypatch, capsys):
+    data = tmp_path / "digits"
+    shutil.copytree(digits.parent, data, ignore=shutil.ignore_patterns("*.cache"))
+    spoil(data / "labels/val")
+    if "one val image" in says:
+        for kind in ("images", "labels"):
+            file = min((data / kind / "val").iterdir())
+            (data / kind / "val/more").mkdir()
+            shutil.copy(file, data / kind / "val/more")
+    about = yaml.safe_load((data / "data.yaml").read_text())
+    (data / "data.yaml").write_text(yaml.safe_dump({**about, "path": str(data)}))
+    (tmp_path / "here").mkdir()
+    assert says in refused([f"data={data / 'data.yaml'}"], tmp_path / "here", monkeypatch, capsys)
+
+
+def test_weights_of_another_model_than_the_one_named_are_refused(digits, tmp_path, monkeypatch, capsys):
+    from ultralytics import YOLO
+
+    YOLO("yolov8n.yaml").save(tmp_path / "other.pt")
+    words = [f"data={digits}", "model=yolov10n.yaml", "warm_start=other.pt"]
+    assert "warm_start must be weights of model=yolov10n.yaml, got 'other.pt'" in refused(
+        words, tmp_path, monkeypatch, capsys
+    )
+
+
+def test_numbers_are_read_as_yolo_reads_them():
+    from yolov10_dysample.commands.compare import COMMAND
+
+    words = ["data=d.yaml", "lr0=1e-3", "cos_lr=True", "optimizer=SGD", "arms=nearest,nearest,dysample"]
+    values = COMMAND.values(words)
+    assert values["settings"] == {"lr0": 0.001, "cos_lr": True, "optimizer": "SGD"}
+    assert values["arms"] == ["nearest", "dysample"]
+
+
+@pytest.mark.parametrize(
+    ("data", "warm_start", "folder"),
+    [
+        ("VisDrone.yaml", None, "runs/compare/VisDrone-yolov10n-scratch"),
+        ("coco.yaml", "yolov10n.pt", "runs/compare/coco-yolov10n-yolov10n"),
+        ("a/cats/data.yaml", None, "runs/compare/cats-yolov10n-scratch"),
+        ("a/dogs/data.yaml", "runs/stock/weights/last.pt", "runs/compare/dogs-yolov10n-last"),
+    ],
+)
+def test_other_experiments_go_to_other_folders(data, warm_start, folder):
+    assert comparison.default_folder(data, "yolov10n.yaml", warm_start) == Path(folder)
+
+
+def test_names_of_files_are_safe_and_tell_the_arms_apart():
+    names = ["dysample", "dysample+", "dysample-s", "dysample-s+", "dysample:groups=16", "dysample:rows=11+14"]
+    names += [f"{name}:init=nearest" for name in names]
+    slugs = [slug(name) for name in names]
+    assert len(set(slugs)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9_-]+", text) for text in slugs)
+
+
+def test_a_run_that_diverged_is_recorded_and_counted(folder):
+    nan = float("nan")
+    offsets = {"11": {"mean": nan, "p99": nan, "spread": nan, "largest": nan}}
+    append_line(folder / "records.jsonl", record(0.0, 5, "dysample", offsets=offsets))
+    text = compare_report.report(folder)
+    assert "| dysample | 6 |" in text
+    assert "| dysample | 0.020 / 0.050 / 0.010 (diverged: 1) |" in text
+
+
+def test_a_report_is_written_again_from_records_alone(folder, capsys):
+    assert main(["compare", f"report={folder}"]) == 0
+    assert capsys.readouterr().out.strip() == (folder / "report.md").read_text().strip()
+    assert (folder / "report.png").is_file()
+
+
+class OneAtATime:
+    """Workers that train nothing: a run of the given seeds fails, another is recorded at once."""
+
+    def __init__(self, fails=()):
+        self.started, self.current, self.fails = [], None, fails
+
+    def is_free(self):
+        return self.current is None
+
+    def start(self, run):
+        self.started.append((run.arm, run.seed))
+        self.current = run
+        if run.seed not in self.fails:
+            append_line(run.records, record(0.5, run.seed, run.arm))
+
+    def running(self):
+        return [(self.current, 0)] if self.current else []
+
+    def ended(self):
+        (run, self.current), failed = (self.current, None), self.current.seed in self.fails
+        return [(run, "out of memory" if failed else "")]
+
+    def stop(self):
+        self.stopped = True
+
+
+def test_a_run_that_fails_does_not_stop_the_others_and_is_all_that_is_tried_again(tmp_path, capsys):
+    runs = [a_run(tmp_path, arm, seed) for seed in range(3) for arm in ("nearest", "dysample")]
+    workers = OneAtATime(fails=[1])
+    assert carry_out_all(runs, workers, Reporter()) == [run for run in runs if run.seed == 1]
+    assert len(workers.started) == 6
+    assert workers.stopped
+    said = capsys.readouterr().err
+    assert "nearest, seed 1: failed, not trained; out of memory" in said
+    assert re.search(r"dysample, seed 2: mAP50-95 0\.500; 6 of 6\n", said)
+
+    again = OneAtATime()
+    assert carry_out_all(runs, again, Reporter()) == []
+    assert again.started == [("nearest", 1), ("dysample", 1)]
+    assert "6 runs, 4 of them finished before" in capsys.readouterr().err
+
+
+def test_a_trained_run_without_scores_is_trained_again_only_if_its_weights_are_gone(tmp_path):
+    run = a_run(tmp_path)
+    assert not run.is_trained
+    trained = record(0.5, 0, "nearest")
+    run.note(**{key: value for key, value in trained.items() if key not in ("arm", "seed", "sizes", "offsets")})
+    run.weights.parent.mkdir()
+    run.weights.touch()
+    assert run.is_trained
+    run.weights.unlink()
+    assert not run.is_trained
+    run.note(sizes=trained["sizes"], offsets={})
+    assert run.is_trained
+
+
+def wait_for(happened, process, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
 def test_a_killed_comparison_goes_on_where_it_was_and_a_finished_run_is_not_repeated(digits, tmp_path):
-    command = [
-        *(sys.executable, ROOT / "scripts/compare.py", "--data", digits, "--arms", "nearest,dysample:init=nearest"),
-        *("--seeds", "5", "--workers", "1", "--out", tmp_path, "epochs=2", "imgsz=64", "batch=8"),
-    ]
-    records = {arm: tmp_path / f"records/{arm}-seed5.json" for arm in ("nearest", "dysample,init=nearest")}
+    words = (f"data={digits}", "arms=nearest,dysample:init=nearest", "seeds=5", "parallel=1", f"out={tmp_path}")
+    command = (*COMPARE, *words, "epochs=2", "imgsz=64", "batch=8")
     process = subprocess.Popen(command, cwd=tmp_path, env=clean_environ(), start_new_session=True)
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "unfinished/dysample,init=nearest-seed5").is_dir():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
+    second = tmp_path / "logs/dysample_init-nearest-seed5.txt"
+    wait_for(lambda: second.is_file() and "@epoch 1 2" in second.read_text(), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert [file.is_file() for file in records.values()] == [True, False]
-    before = records["nearest"].read_bytes()
+    before = (tmp_path / "records.jsonl").read_text()
+    assert set(comparison.run_records(tmp_path)) == {("nearest", 5)}
 
     twin = subprocess.Popen(command, cwd=tmp_path, env=clean_environ(), stdout=subprocess.DEVNULL)
     printed = run(*command, cwd=tmp_path)
     assert twin.wait() == 0, "two at once share the work"
     assert "2 runs, 1 of them finished before" in printed
-    assert records["nearest"].read_bytes() == before
-    found = [json.loads(file.read_text()) for file in records.values()]
-    assert found[0]["start"] == found[1]["start"]
-    assert found[0]["data"] == found[1]["data"]
-    assert [len(one["epochs"]) for one in found] == [2, 2]
-    assert found[1]["parameters"] - found[0]["parameters"] == 12_352
-    assert set(found[1]["offsets"]) == {"11", "14"}
+    assert (tmp_path / "records.jsonl").read_text().startswith(before)
+    assert len(read_lines(tmp_path / "records.jsonl")) == 4, "trained once and scored once each"
+    stock, ours = comparison.run_records(tmp_path).values()
+    assert stock["start"] == ours["start"]
+    assert stock["data"] == ours["data"]
+    assert [len(one["epochs"]) for one in (stock, ours)] == [2, 2]
+    assert ours["parameters"] - stock["parameters"] == 12_352
+    assert set(ours["offsets"]) == {"11", "14"}
     assert not any(path.is_dir() for path in (tmp_path / "unfinished").iterdir())
     assert re.search(r"\| dysample:init=nearest \| 1 \|", printed)
 
     assert "2 runs, 2 of them finished before" in run(*command, cwd=tmp_path)
 
 
+NO_SCORES = """
+class COCO:
+    def __init__(self, *arguments):
+        raise RuntimeError("the scorer is out of order")
+COCOeval_faster = COCO
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_scoring_fails_is_scored_later_without_training(digits, tmp_path):
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub/faster_coco_eval.py").write_text(NO_SCORES)
+    words = (f"data={digits}", "arms=nearest", "seeds=0", f"out={tmp_path / 'out'}", "epochs=1", "imgsz=64", "batch=8")
+    printed = run(*COMPARE, *words, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "stub")}, ok=False)
+    assert "nearest, seed 0: failed, not scored" in printed
+    assert "the scorer is out of order" in printed
+    (trained,) = read_lines(tmp_path / "out/records.jsonl")
+    assert "sizes" not in trained
+    log = tmp_path / "out/logs/nearest-seed0.txt"
+    assert "@epoch 1 1" in log.read_text()
+    weights = (tmp_path / "out/weights/nearest-seed0.pt").read_bytes()
+
+    assert "| nearest | 1 |" in run(*COMPARE, *words, cwd=tmp_path)
+    assert "@epoch" not in log.read_text()
+    assert (tmp_path / "out/weights/nearest-seed0.pt").read_bytes() == weights
+    first, scores = read_lines(tmp_path / "out/records.jsonl")
+    assert first == trained
+    assert set(scores) == {"arm", "seed", "sizes", "offsets"}
+
+
 @pytest.mark.slow
 def test_a_warm_start_begins_where_the_weights_are(digits, tmp_path):
-    options = ["--data", digits, "--seeds", "0", "--workers", "1", "epochs=1", "imgsz=64", "batch=8"]
-    run(sys.executable, ROOT / "scripts/compare.py", *options, "--arms", "nearest", "--out", "stock", cwd=tmp_path)
-    weights = tmp_path / "stock/weights/nearest-seed0.pt"
-    arms = ("--arms", "nearest,dysample:init=nearest", "--warm-start", weights, "--out", "warm")
-    run(sys.executable, ROOT / "scripts/compare.py", *options, *arms, cwd=tmp_path)
-    before = [json.loads(file.read_text())["before"] for file in sorted(Path(tmp_path, "warm/records").iterdir())]
+    options = (f"data={digits}", "seeds=0", "parallel=1", "epochs=1", "imgsz=64", "batch=8")
+    run(*COMPARE, *options, "arms=nearest", "out=stock", cwd=tmp_path)
+    start = (f"warm_start={tmp_path / 'stock/weights/nearest-seed0.pt'}", "arms=nearest,dysample:init=nearest")
+    run(*COMPARE, *options, *start, "out=warm", cwd=tmp_path)
+    before = [record["before"] for record in comparison.run_records(tmp_path / "warm").values()]
     assert len(before) == 2
     assert before[0]["mAP50-95"] == pytest.approx(before[1]["mAP50-95"], abs=5e-5)
+    assert json.loads((tmp_path / "warm/comparison.json").read_text())["model"] == "yolov10n.yaml"
+
+
+MAIN = "import sys; from yolov10_dysample.commands.main import main; sys.exit(main())"
+
+
+@pytest.mark.slow
+def test_it_works_from_a_wheel_in_an_empty_folder(digits, tmp_path, wheel_environment):
+    command = (wheel_environment.python, "-c", MAIN, "compare")
+    words = (f"data={digits}", "arms=nearest,dysample", "seeds=0", "epochs=1", "imgsz=64", "batch=8")
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub/faster_coco_eval.py").write_text("raise ModuleNotFoundError(__name__)")
+    (tmp_path / "empty").mkdir()
+    stopped = run(*command, *words, cwd=tmp_path / "empty", env={"PYTHONPATH": str(tmp_path / "stub")}, ok=False)
+    assert 'faster_coco_eval cannot be imported; run: pip install "yolov10-dysample[compare]"' in stopped
+    assert not any((tmp_path / "empty").iterdir())
+
+    printed = run(*command, *words, cwd=tmp_path / "empty")
+    assert "| dysample | 1 |" in printed
+    (made,) = (tmp_path / "empty/runs/compare").iterdir()
+    assert made.name == "digits-yolov10n-scratch"
+    assert {"comparison.json", "cost.json", "records.jsonl", "report.md", "report.png"} <= {
+        f.name for f in made.iterdir()
+    }
 
 
 # The committed evidence.
@@ -303,7 +620,7 @@ def test_the_committed_reports_are_what_the_records_give():
     folders = sorted(file.parent for file in (ROOT / "results").rglob("comparison.json"))
     assert folders
     for folder in folders:
-        told = "run: python scripts/compare_report.py results/compare/*"
+        told = "run: python -m yolov10_dysample.study.compare_report results/compare/*/"
         assert compare_report.report(folder) == (folder / "report.md").read_text(), told
 
 
@@ -311,8 +628,10 @@ def test_the_readme_has_what_the_records_give(monkeypatch):
     monkeypatch.chdir(ROOT)
     readme = Path("README.md").read_text()
     folders = [Path("results/compare") / name for name in compare_report.TITLES]
-    given = compare_report.section(folders)
-    assert compare_report.between(readme, compare_report.BEGIN, compare_report.END, given) == readme, "make compare"
+    begin, end = compare_report.BEGIN, compare_report.END
+    given = compare_report.section(folders, Path("README.md")).removeprefix(begin).removesuffix(end)
+    told = f"run: python -m yolov10_dysample.study.compare_report {' '.join(map(str, folders))} --into README.md"
+    assert between(readme, begin, end, given) == readme, told
 
 
 def test_the_readme_claims_no_gain_that_the_records_do_not_show():
@@ -321,6 +640,6 @@ def test_the_readme_claims_no_gain_that_the_records_do_not_show():
         for name in ("scratch", "warm", "confirm")
         for records in [compare_report.load(ROOT / "results/compare" / name)]
         for arm in records
-        if all(compare_report.clear(compare_report.paired(records, arm, base)) for base in ("nearest", "bilinear"))
+        if all(is_gain(compare_report.gain(records, arm, base)) for base in ("nearest", "bilinear"))
     ]
     assert ("**Not measurably, on the data made here.**" in (ROOT / "README.md").read_text()) is (not won)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import sys
 
+from yolov10_dysample.commands import compare
 from yolov10_dysample.commands.keys import PROGRAM, Command, UsageError, nearest
 from yolov10_dysample.version import __version__
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {command.name: command for command in (compare.COMMAND,)}
 
 
 def main(arguments: list[str] | None = None) -> int:

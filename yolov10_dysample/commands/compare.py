@@ -1,0 +1,215 @@
+"""``yolov10-dysample compare``: trains a model with stock upsampling and with DySample, in pairs, and reports.
+
+It checks all that it needs before the first training, and must never train what is recorded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolov10_dysample.commands.keys import Command, Key, UsageError, nearest, several, whole
+from yolov10_dysample.study.packages import require_packages
+
+if TYPE_CHECKING:
+    from yolov10_dysample.study.comparison import Comparison, Run
+    from yolov10_dysample.study.progress import Reporter
+
+__all__ = ["COMMAND"]
+
+MODULES = ("faster_coco_eval", "filelock", "matplotlib", "rich", "scipy")
+DEFAULT_MODEL = "yolov10n.yaml"
+
+
+def _arm_name(text: str) -> str:
+    from yolov10_dysample.study.arms import parse_arm
+
+    return parse_arm(text).name
+
+
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+            raise ValueError(f"must be whole numbers or ranges, such as 0-4 or 0,3,7, got {text!r}")
+        seeds += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def _device(text: str) -> str:
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if text != "cpu" and not (text.isdecimal() and int(text) < gpus):
+        raise ValueError(f"must be cpu, or indices of this machine's {gpus} GPUs that runs take turns on, got {text!r}")
+    return text
+
+
+KEYS = (
+    Key("data", "data set YAML, as for yolo train"),
+    Key("model", f"stock model YAML (default: {DEFAULT_MODEL}, or the one that warm_start was made of)"),
+    Key(
+        "arms",
+        "ways to upsample (default: nearest,bilinear,dysample); also dysample+, dysample-s, dysample-s+; a kind of "
+        "DySample may have :init=nearest, :groups=8 and :rows=11+14 after its name",
+        several(_arm_name),
+        ["nearest", "bilinear", "dysample"],
+    ),
+    Key("seeds", "such as 0-4 or 0,3,7 (default: 0-4)", _seeds, list(range(5))),
+    Key("warm_start", "weights of the stock model to start from, such as yolov10n.pt (default: from scratch)"),
+    Key("device", "cpu, or GPUs that runs take turns on, such as 0,1 (default: the first GPU)", several(_device)),
+    Key("parallel", "runs at a time (default: one a GPU, or one a core)", whole(1)),
+    Key("out", "folder of the records (default: runs/compare/, named after data, model and start)", Path),
+    Key("report", "folders of comparisons whose reports are to be written again, without training", several(Path)),
+)
+
+
+def _training_setting(name: str, text: str) -> Any:
+    from yolov10_dysample.study.training_settings import setting_names, training_setting
+
+    known = setting_names()
+    if name not in known:
+        ours = [key.name for key in KEYS]
+        raise UsageError(
+            f"there is no key or training setting {name!r}"
+            f"{nearest(name, [*ours, *difflib.get_close_matches(name, known, n=1)])}"
+        )
+    try:
+        return training_setting(name, text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _run(values: dict[str, Any]) -> int:
+    try:
+        require_packages(MODULES, "compare")
+        if values["report"]:
+            return _report(values)
+        comparison, runs, parallel = _prepared(values)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from None
+    from yolov10_dysample.study.compare_report import write_report
+    from yolov10_dysample.study.progress import Reporter
+    from yolov10_dysample.study.schedule import LocalWorkers, carry_out_all
+
+    out = Path(runs[0].out)
+    devices = values["device"] or [runs[0].device]
+    try:
+        with Reporter() as report:
+            report(
+                f"{out}: {parallel} at a time on {', '.join(devices)}; stop it at any time, the same command goes on"
+            )
+            failed = carry_out_all(runs, LocalWorkers(devices, parallel), report)
+            if failed:
+                report(f"{len(failed)} runs failed; the same command tries what is missing again")
+                return 1
+            _measure_latency(out, runs, comparison, report)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(write_report(out))
+    print(f"written to {out / 'report.md'} and {out / 'report.png'}")
+    return 0
+
+
+def _report(values: dict[str, Any]) -> int:
+    from yolov10_dysample.study.compare_report import write_report
+
+    others = [key.name for key in KEYS if key.name != "report" and values[key.name] != key.default]
+    if others or values["settings"]:
+        raise ValueError(f"report writes from records alone, got {', '.join([*others, *values['settings']])} as well")
+    for folder in values["report"]:
+        if not (folder / "comparison.json").is_file():
+            raise ValueError(f"report must be folders of comparisons, got '{folder}', which has no comparison.json")
+    for folder in values["report"]:
+        print(write_report(folder))
+    return 0
+
+
+def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
+    """What is to be done, after all checks; the last of them notes in the folder what it is about."""
+    import torch
+
+    from yolov10_dysample.study import checks
+    from yolov10_dysample.study.arms import parse_arm
+    from yolov10_dysample.study.comparison import Comparison, Run, default_folder, is_scored, require_same_settings
+    from yolov10_dysample.study.training_settings import DEFAULTS
+
+    if not values["data"]:
+        raise ValueError("data is missing; write data=coco8.yaml")
+    start = checks.checked_start(values["model"], values["warm_start"], DEFAULT_MODEL)
+    checks.check_arms(start.network, [parse_arm(name) for name in values["arms"]])
+
+    devices = values["device"] or ["0" if torch.cuda.is_available() else "cpu"]
+    on_cpu = devices == ["cpu"]
+    cores = os.cpu_count() or 1
+    pairs = [(name, seed) for seed in values["seeds"] for name in values["arms"]]
+    parallel = min(values["parallel"] or (cores if on_cpu else len(devices)), len(pairs))
+    out = values["out"] or default_folder(values["data"], start.model, start.weights)
+    common: dict[str, Any] = {
+        "model": start.weights or start.model,
+        "warm_start": bool(start.weights),
+        "data": values["data"],
+        "settings": {**DEFAULTS, **({"workers": 0} if on_cpu else {}), **values["settings"]},
+        "device": devices[0],
+        "threads": max(1, cores // parallel),
+        "out": str(out),
+    }
+    runs = [Run(arm=name, seed=seed, **common) for name, seed in pairs]
+    to_do = sum(not is_scored(run.record()) for run in runs)
+    checks.check_out(out, sum(p.numel() for p in start.network.parameters()), to_do, parallel)
+    checks.check_data(values["data"])
+    comparison = Comparison(start.model, values["data"], common["settings"], start.digest)
+    require_same_settings(out, comparison)
+    return comparison, runs, parallel
+
+
+def _measure_latency(out: Path, runs: list[Run], comparison: Comparison, report: Reporter) -> None:
+    """Measure the latency of the arms, unless that of all of them is on record."""
+    from yolov10_dysample.study.arms import NEAREST
+    from yolov10_dysample.study.json_files import write_json
+    from yolov10_dysample.study.latency import measure_latency
+
+    file = out / "cost.json"
+    weights = {run.arm: run.weights for run in runs if run.weights.is_file()}
+    arms = sorted({run.arm for run in runs}, key=lambda name: (name != NEAREST, name))  # ratios are to the first
+    if file.is_file() and set(arms) <= set(json.loads(file.read_text(encoding="utf-8"))["arms"]):
+        return
+    missing = [name for name in arms if name not in weights]
+    if missing:
+        report(f"latency is not measured: {out / 'weights'} has no weights of {', '.join(missing)}")
+        return
+    found = measure_latency(
+        {name: weights[name] for name in arms},
+        comparison.settings["imgsz"],
+        runs[0].device,
+        lambda done, rounds: report("rounds of timing", done, rounds),
+    )
+    write_json(file, found)
+
+
+COMMAND = Command(
+    name="compare",
+    summary="train a model with each upsampling, in pairs over several seeds, and report the differences",
+    description=(
+        "Train a model with stock upsampling and with DySample, in pairs: runs of one seed start from the same weights "
+        "and see the same images in the same order. Any other key is a training setting, as for yolo train. Stop it at "
+        "any time: the same command goes on where it was. A run is recorded when it is trained, and scored after that."
+    ),
+    keys=KEYS,
+    examples="""
+        yolov10-dysample compare data=VisDrone.yaml epochs=100 imgsz=640
+        yolov10-dysample compare data=VisDrone.yaml arms=nearest,dysample seeds=0-4 device=0,1 out=runs/visdrone
+        yolov10-dysample compare data=coco.yaml warm_start=yolov10n.pt arms=nearest,dysample:init=nearest epochs=20
+        yolov10-dysample compare report=runs/visdrone
+    """,
+    run=_run,
+    other=_training_setting,
+    status="The exit status is 0; 1 if runs failed, which the same command tries again; or 2 if nothing was written: "
+    "the reason is then one line on stderr.",
+)

@@ -1,0 +1,176 @@
+"""The folder of a comparison: what it is about, its runs, and what is known of them.
+
+``comparison.json`` has the settings that all runs share, ``records.jsonl`` what came of each run: one line when it is
+trained, one more when it is scored. It must never mix runs of other settings, nor forget a run that was trained.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolov10_dysample.study.arms import slug
+from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
+
+__all__ = [
+    "MAP",
+    "MAP50",
+    "SIZES",
+    "Comparison",
+    "Run",
+    "default_folder",
+    "is_scored",
+    "require_same_settings",
+    "run_records",
+    "same_as_its_pair",
+]
+
+MAP, MAP50 = "mAP50-95", "mAP50"
+SIZES = ("small", "medium", "large")
+
+
+class Comparison(NamedTuple):
+    """What a folder of records is about; runs that differ in any of it belong in another folder.
+
+    Attributes:
+        model (str): The stock model YAML.
+        data (str): The data set YAML.
+        settings (dict): Training settings.
+        warm_start (str | None): The first 16 digits of the SHA-256 of the weights that all runs start from.
+    """
+
+    model: str
+    data: str
+    settings: dict[str, Any]
+    warm_start: str | None
+
+
+class Run(NamedTuple):
+    """One arm trained with one seed: all that a process of its own has to be told.
+
+    Attributes:
+        arm (str): The arm's name.
+        seed (int): The seed.
+        model (str): The model YAML, or the weights to start from.
+        warm_start (bool): Whether ``model`` is weights.
+        data (str): The data set YAML.
+        settings (dict): Training settings.
+        device (str): ``cpu`` or the index of a GPU.
+        threads (int): Threads of PyTorch.
+        out (str): The folder of the comparison.
+    """
+
+    arm: str
+    seed: int
+    model: str
+    warm_start: bool
+    data: str
+    settings: dict[str, Any]
+    device: str
+    threads: int
+    out: str
+
+    @property
+    def name(self) -> str:
+        """The run in the names of files."""
+        return f"{slug(self.arm)}-seed{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """The run as it is printed."""
+        return f"{self.arm}, seed {self.seed}"
+
+    @property
+    def records(self) -> Path:
+        """Where its record goes, beside those of all other runs."""
+        return Path(self.out) / "records.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights, of the last epoch."""
+        return Path(self.out) / "weights" / f"{self.name}.pt"
+
+    @property
+    def unfinished(self) -> Path:
+        """Ultralytics' own folder of the training, removed when the run is recorded."""
+        return Path(self.out) / "unfinished" / self.name
+
+    @property
+    def log(self) -> Path:
+        """What its process prints."""
+        return Path(self.out) / "logs" / f"{self.name}.txt"
+
+    def note(self, **facts: Any) -> None:
+        """Append what is now known of the run."""
+        append_line(self.records, {"arm": self.arm, "seed": self.seed, **facts})
+
+    def record(self) -> dict[str, Any]:
+        """All that is known of the run; empty if it was not trained yet."""
+        return run_records(Path(self.out)).get((self.arm, self.seed), {})
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether nothing is left to train: it is scored, or can be from its weights."""
+        record = self.record()
+        return is_scored(record) or bool(record and self.weights.is_file())
+
+
+def run_records(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """What is known of every run of a folder, by arm and seed; what was noted later adds to what was noted before."""
+    records: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in read_lines(folder / "records.jsonl"):
+        records.setdefault((line["arm"], line["seed"]), {}).update(line)
+    return records
+
+
+def is_scored(record: dict[str, Any]) -> bool:
+    """Whether a run has all that a report shows."""
+    return "sizes" in record
+
+
+def default_folder(data: str, model: str, warm_start: str | None) -> Path:
+    """Where a comparison goes if no folder is named: experiments on other data or from another start do not collide.
+
+    Example:
+        >>> default_folder("VisDrone.yaml", "yolov10n.yaml", None).as_posix()
+        'runs/compare/VisDrone-yolov10n-scratch'
+        >>> default_folder("sets/cats/data.yaml", "yolov10n.yaml", "weights/yolov10n.pt").as_posix()
+        'runs/compare/cats-yolov10n-yolov10n'
+    """
+    named = Path(data).resolve().parent.name if Path(data).stem == "data" else Path(data).stem
+    start = Path(warm_start).stem if warm_start else "scratch"
+    return Path("runs", "compare", f"{named}-{Path(model).stem}-{start}")
+
+
+def require_same_settings(folder: Path, wanted: Comparison) -> None:
+    """Note what this folder is about.
+
+    Raises:
+        ValueError: If it is about something else already.
+    """
+    file = folder / "comparison.json"
+    now = json.loads(json.dumps(wanted._asdict()))
+    if not file.is_file():
+        write_json(file, now)
+        return
+    before = json.loads(file.read_text())
+    changed = [f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key]]
+    if changed:
+        raise ValueError(f"out={folder} holds runs with other settings ({'; '.join(changed)}): name another out=")
+
+
+def same_as_its_pair(run: Run, what: str, digest: str) -> str:
+    """The digest of what a run starts from or sees, as its record has it.
+
+    Raises:
+        RuntimeError: If the first run of this seed noted another one.
+    """
+    line = {"seed": run.seed, "what": what, "digest": digest, "arm": run.arm}
+    first = append_once(Path(run.out) / "pairs.jsonl", line, key=("seed", "what"))
+    if first["digest"] != digest:
+        raise RuntimeError(
+            f"seed {run.seed}: {what} of {run.arm} is not that of {first['arm']}, so that they cannot be compared in "
+            f"pairs; if the model or the data changed since, write to another folder than {run.out}"
+        )
+    return digest[:16]

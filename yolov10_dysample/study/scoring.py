@@ -1,0 +1,147 @@
+"""Scores a trained run: its precision by size of the object, and how far its DySample layers move their samples.
+
+It works from the weights alone, as often as wanted, and must never train or change them.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolov10_dysample.dysample import DySample
+from yolov10_dysample.offsets import offset_statistics
+from yolov10_dysample.study.comparison import SIZES, Run
+from yolov10_dysample.study.training import dysample_layers
+
+__all__ = ["OFFSET_IMAGES", "GroundTruth", "ground_truth", "learnt_offsets", "precision_by_size", "score"]
+
+#: Images of the val split that the learnt offsets are looked at on.
+OFFSET_IMAGES = 64
+
+
+def score(run: Run) -> None:
+    """Add the scores of a trained run to its record."""
+    from ultralytics import YOLO
+
+    torch.set_num_threads(run.threads)
+    trained: Any = YOLO(run.weights)
+    truth = ground_truth(run.data)
+    run.note(
+        sizes=precision_by_size(trained, run, truth),
+        offsets=learnt_offsets(trained, run, truth.files[:OFFSET_IMAGES]),
+    )
+
+
+class GroundTruth(NamedTuple):
+    """The val split of a data set.
+
+    Attributes:
+        coco (dict): Its boxes as COCO writes them.
+        image_ids (dict[str, int]): The id of each image there, by the name it has in Ultralytics' predictions.
+        files (list[str]): Its images.
+    """
+
+    coco: dict[str, Any]
+    image_ids: dict[str, int]
+    files: list[str]
+
+
+def ground_truth(data: str) -> GroundTruth:
+    """The val split of a data set YAML.
+
+    Raises:
+        ValueError: If it has no boxes, or two images of one name, whose predictions could not be told apart.
+    """
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    described = check_det_dataset(data)
+    labels = YOLODataset(img_path=described["val"], data=described, task="detect", augment=False).labels
+    image_ids: dict[str, int] = {}
+    boxes: list[dict[str, Any]] = []
+    for image_id, label in enumerate(labels, start=1):
+        stem = Path(label["im_file"]).stem
+        name = str(int(stem)) if stem.isnumeric() else stem  # as Ultralytics names it in its predictions
+        if name in image_ids:
+            raise ValueError(f"must have one val image of a name, got two called {name!r}; rename one of them")
+        image_ids[name] = image_id
+        height, width = label["shape"]
+        pixels = label["bboxes"] * [width, height, width, height]
+        for category, (x, y, w, h) in zip(label["cls"].ravel(), pixels, strict=True):
+            box = {"bbox": [x - w / 2, y - h / 2, w, h], "area": w * h, "category_id": int(category), "iscrowd": 0}
+            boxes.append({"id": len(boxes) + 1, "image_id": image_id, **box})
+    if not boxes:
+        raise ValueError("must have labelled boxes in its val split, got none")
+    coco = {
+        "images": [{"id": image_id} for image_id in image_ids.values()],
+        "annotations": boxes,
+        "categories": [{"id": category} for category in described["names"]],
+    }
+    return GroundTruth(coco, image_ids, [label["im_file"] for label in labels])
+
+
+def precision_by_size(model: Any, run: Run, truth: GroundTruth) -> dict[str, Any]:
+    """COCO's average precision for the data's own small, medium and large objects.
+
+    The limits are such that each size has a third of the boxes of the val split.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    coco = COCO(truth.coco)
+    boxes = coco.loadRes(_predictions(model, run, truth))
+    evaluation = COCOeval_faster(coco, boxes, "bbox", print_function=lambda *_: None)
+    areas = np.array([box["area"] for box in truth.coco["annotations"]])
+    low, high = np.quantile(areas, (1 / 3, 2 / 3))
+    evaluation.params.areaRng = [[0, 1e10], [0, low], [low, high], [high, 1e10]]
+    evaluation.params.areaRngLbl = ["all", *SIZES]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = evaluation.eval["precision"][..., -1]  # IoU, recall, class, size
+    valid = {name: precision[..., i][precision[..., i] > -1] for i, name in enumerate(("all", *SIZES))}
+    return {
+        "limits_px": [round(float(limit) ** 0.5, 2) for limit in (low, high)],
+        **{name: round(values.mean().item(), 5) if values.size else None for name, values in valid.items()},
+    }
+
+
+def _predictions(model: Any, run: Run, truth: GroundTruth) -> list[dict[str, Any]]:
+    """What a model finds on the val split, with the ids of the ground truth."""
+    found: list[dict[str, Any]] = []
+
+    def keep(validator: Any) -> None:
+        # Ultralytics counts from 1, but for COCO, where its class map leaves out the ids that COCO leaves out.
+        categories = {written: category for category, written in enumerate(validator.class_map)}
+        for box in validator.jdict:
+            ids = {"image_id": truth.image_ids[str(box["image_id"])], "category_id": categories[box["category_id"]]}
+            found.append({**box, **ids})
+
+    model.add_callback("on_val_end", keep)
+    settings = {name: run.settings[name] for name in ("imgsz", "batch", "workers") if name in run.settings}
+    with tempfile.TemporaryDirectory() as folder:
+        model.val(
+            data=run.data, device=run.device, save_json=True, project=folder, plots=False, verbose=False, **settings
+        )
+    return found
+
+
+def learnt_offsets(model: Any, run: Run, files: list[str]) -> dict[str, dict[str, float]]:
+    """How far each DySample layer moves its samples, in pixels of its input."""
+    layers = dysample_layers(model.model)
+    seen: dict[int, list[Tensor]] = collections.defaultdict(list)
+
+    def note(i: int, layer: DySample, inputs: tuple[Tensor, ...]) -> None:
+        seen[i].append(layer.predict_offset(inputs[0]).float().cpu())
+
+    for i, layer in layers.items():
+        layer.register_forward_pre_hook(functools.partial(note, i))
+    if layers:
+        options = {"imgsz": run.settings["imgsz"], "rect": False, "device": run.device, "verbose": False, "batch": 1}
+        collections.deque(model.predict(files, stream=True, save=False, **options), maxlen=0)
+    return {str(i): offset_statistics(torch.cat(offsets), layers[i].scale) for i, offsets in seen.items()}

@@ -1,0 +1,115 @@
+"""Trains one run by Ultralytics' own trainer, and notes what it starts from, what it sees and how far it comes.
+
+Runs of one seed start from the same weights in every layer that they share and see the same images in the same order;
+a run that would differ stops. It must never change what the trainer does.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import shutil
+import time
+from typing import Any
+
+import torch
+
+from yolov10_dysample.dysample import DySample
+from yolov10_dysample.study.arms import parse_arm, with_arm
+from yolov10_dysample.study.comparison import MAP, MAP50, Run, same_as_its_pair
+from yolov10_dysample.study.records import environment_record
+
+__all__ = ["EPOCH_MARK", "dysample_layers", "train"]
+
+#: Begins the line that a training prints after each epoch: epochs done, epochs in all, mAP50-95.
+EPOCH_MARK = "@epoch"
+
+
+def train(run: Run) -> None:
+    """Train a run, keep its weights, and record it."""
+    from ultralytics import YOLO
+
+    torch.set_num_threads(run.threads)  # Ultralytics set its own number when it was imported
+    start = time.monotonic()
+    shutil.rmtree(run.unfinished, ignore_errors=True)  # what a killed run left
+    model: Any = YOLO(run.model)
+    history: dict[str, Any] = {"epochs": []}
+    model.train(
+        trainer=_trainer(model, run, history),
+        data=run.data,
+        seed=run.seed,
+        device=run.device,
+        project=str(run.unfinished.parent.resolve()),
+        name=run.unfinished.name,
+        pretrained=run.warm_start,
+        deterministic=True,
+        plots=False,
+        patience=0,
+        **run.settings,
+    )
+    last = run.unfinished / "weights" / "last.pt"
+    trained: Any = YOLO(last)
+    run.weights.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(shutil.copy(last, run.weights.with_suffix(".part")), run.weights)
+    run.note(
+        parameters=sum(p.numel() for p in trained.model.parameters()),
+        **history,
+        seconds=round(time.monotonic() - start),
+        **environment_record(),
+    )
+    shutil.rmtree(run.unfinished, ignore_errors=True)
+
+
+def dysample_layers(network: Any) -> dict[int, DySample]:
+    """The DySample layers of a detection model, by row."""
+    return {i: layer for i, layer in enumerate(network.model) if isinstance(layer, DySample)}
+
+
+def _trainer(model: Any, run: Run, history: dict[str, Any]) -> type:
+    """Ultralytics' own trainer of a model, with the arm in its rows and with notes in ``history``."""
+    rows = with_arm(model.model.yaml, parse_arm(run.arm))
+    order = hashlib.sha256()
+
+    class Trainer(model._smart_load("trainer")):  # type: ignore[misc]
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+            network = super().get_model(cfg=rows, weights=weights, verbose=verbose)
+            history["start"] = same_as_its_pair(run, "weights", _shared_weights(network))
+            return network
+
+        def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+            order.update("".join(batch["im_file"]).encode())
+            order.update(batch["img"][:, :, ::8, ::8].cpu().numpy().tobytes())
+            return super().preprocess_batch(batch)
+
+    def before_training(trainer: Any) -> None:
+        if run.warm_start:
+            # As `yolo val` does it, of a copy, which is fused: the trainer's own validator wants a loss to go on from.
+            history["before"] = _validation_metrics(trainer.get_validator()(model=copy.deepcopy(trainer.ema.ema)))
+
+    def after_epoch(trainer: Any) -> None:
+        done = trainer.epoch + 1
+        if len(history["epochs"]) < done <= trainer.epochs:  # called once more at the end, with the best weights
+            history["epochs"].append(_validation_metrics(trainer.metrics))
+            history["data"] = same_as_its_pair(run, f"images to epoch {done}", order.hexdigest())
+            print(f"{EPOCH_MARK} {done} {trainer.epochs} {history['epochs'][-1][MAP]:.3f}", flush=True)
+
+    model.add_callback("on_train_start", before_training)
+    model.add_callback("on_fit_epoch_end", after_epoch)
+    return Trainer
+
+
+def _validation_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    losses = {name: float(value) for name, value in metrics.items() if name.startswith("val/")}
+    return {**{name: float(metrics[f"metrics/{name}(B)"]) for name in (MAP, MAP50)}, **losses}
+
+
+def _shared_weights(network: Any) -> str:
+    """A digest of every weight but DySample's own."""
+    own = tuple(f"model.{i}." for i in dysample_layers(network))
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        if not name.startswith(own):
+            digest.update(name.encode())
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()
