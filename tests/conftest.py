@@ -12,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from filelock import FileLock
+
+from tests.stubs import STUBS, write_files
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,8 +129,8 @@ def trained(once, yolo: Path, digits: Path) -> Path:
     return best
 
 
-class Environment:
-    """A virtual environment that shares this one's packages as hard links, but for yolov10_dysample."""
+class StubEnvironment:
+    """A virtual environment with stand-ins for torch and Ultralytics, and nothing else but PyYAML."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -135,29 +138,41 @@ class Environment:
         (self.site,) = path.glob("lib/python*/site-packages")
 
     @classmethod
-    def build(cls, path: Path) -> Environment:
+    def build(cls, path: Path) -> StubEnvironment:
         """Make the environment in a folder that is not there."""
         run(sys.executable, "-m", "venv", "--without-pip", path, cwd=path.parent)
         built = cls(path)
+        built.fill()
+        return built
+
+    def fill(self) -> None:
+        """Put the packages in."""
+        write_files(self.site, STUBS)
+        shutil.copytree(Path(yaml.__file__).parent, self.site / "yaml")
+
+    def pip(self, *arguments: str | Path) -> str:
+        """Run this environment's pip for that one only."""
+        return run(sys.executable, "-m", "pip", "--python", self.python, *arguments, cwd=self.path)
+
+    def files(self) -> set[str]:
+        """Every installed file, but for byte code, which Python writes when it likes."""
+        return {str(f.relative_to(self.path)) for f in self.path.rglob("*") if f.suffix != ".pyc" and f.is_file()}
+
+
+class Environment(StubEnvironment):
+    """A virtual environment that shares this one's packages as hard links, but for yolov10_dysample."""
+
+    def fill(self) -> None:
         shutil.copytree(
             sysconfig.get_path("purelib"),
-            built.site,
+            self.site,
             copy_function=_link,
             ignore=shutil.ignore_patterns("*yolov10_dysample*", "__pycache__"),
             dirs_exist_ok=True,
         )
         yolo = Path(sysconfig.get_path("scripts")) / "yolo"
-        built.yolo.write_text(yolo.read_text().replace(str(yolo.parent), str(built.yolo.parent)))
-        built.yolo.chmod(0o755)
-        return built
-
-    def pip(self, *arguments: str | Path) -> str:
-        """Run pip for this environment only."""
-        return run(self.python, "-m", "pip", *arguments, cwd=self.path)
-
-    def files(self) -> set[str]:
-        """Every installed file, but for byte code, which Python writes when it likes."""
-        return {str(f.relative_to(self.path)) for f in self.path.rglob("*") if f.suffix != ".pyc" and f.is_file()}
+        self.yolo.write_text(yolo.read_text().replace(str(yolo.parent), str(self.yolo.parent)))
+        self.yolo.chmod(0o755)
 
 
 def _link(source: str, target: str) -> None:
@@ -189,3 +204,11 @@ def wheel_environment(once, wheel: Path) -> Environment:
 def bare_environment(once) -> Environment:
     """An environment with Ultralytics and without this package. Nobody changes it."""
     return Environment(once("bare", lambda folder: Environment.build(folder / "venv")) / "venv")
+
+
+@pytest.fixture(scope="session")
+def stub_environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> StubEnvironment:
+    """The wheel installed beside stand-ins for torch and Ultralytics. Who damages it has to mend it."""
+    environment = StubEnvironment.build(tmp_path_factory.mktemp("stub") / "venv")
+    environment.pip("install", "--no-deps", "--no-index", wheel)
+    return environment

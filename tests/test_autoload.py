@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Environment, run
+from tests.conftest import ROOT, Environment, StubEnvironment, run
 
 BUILD = "from ultralytics import YOLO; YOLO('yolov10n-dysample.yaml'); print('built')"
 STOCK = "import torch; from ultralytics import YOLO; YOLO('yolov10n.yaml'); print('built')"
@@ -129,6 +129,38 @@ def test_torch_survives_a_deleted_editable_checkout(editable, light_environment,
     output = run(light_environment.python, "-c", STOCK, cwd=tmp_path)
     assert output.endswith("built\n")
     assert "No module named 'yolov10_dysample'" in output
+
+
+@pytest.fixture(params=["removed", "emptied"])
+def without_start_up_file(request, stub_environment):
+    """An environment where the one file that torch loads is damaged."""
+    file = stub_environment.site / "_yolov10_dysample_autoload.py"
+    content = file.read_bytes()
+    file.unlink() if request.param == "removed" else file.write_bytes(b"")
+    yield stub_environment
+    file.write_bytes(content)
+
+
+def test_without_its_start_up_file_torch_stops_as_the_readme_says(without_start_up_file, tmp_path):
+    failure = "Failed to load the backend extension: yolov10_dysample"
+    assert f"RuntimeError: {failure}" in run(without_start_up_file.python, "-c", STOCK, cwd=tmp_path, ok=False)
+    assert f"`{failure}`" in (ROOT / "README.md").read_text()
+
+
+def test_without_its_start_up_file_the_package_can_be_imported_and_says_what_to_do(without_start_up_file, tmp_path):
+    check = "import yolov10_dysample; print(yolov10_dysample.register())"
+    *said, registered = run(without_start_up_file.python, "-c", check, cwd=tmp_path, env=TORCH_OFF).splitlines()
+    assert registered == "True"
+    (line,) = said
+    assert line.startswith("yolov10_dysample: the start-up file _yolov10_dysample_autoload.py is missing or damaged")
+    assert line.endswith("`yolov10-dysample doctor` says what to do")
+
+
+def test_a_checkout_on_the_path_that_was_never_installed_registers_when_it_is_imported(tmp_path):
+    only_stubs = StubEnvironment.build(tmp_path / "venv")
+    check = "import yolov10_dysample, ultralytics.nn.tasks as tasks; print(tasks.DySample.__module__)"
+    output = run(only_stubs.python, "-c", check, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert output == "yolov10_dysample.dysample\n"
 
 
 @pytest.mark.slow

@@ -14,8 +14,10 @@ from ultralytics import YOLO
 from ultralytics.engine.results import Results
 
 from tests.conftest import run
-from yolov10_dysample import cli, offsets
+from yolov10_dysample import offsets
 from yolov10_dysample import plot as pictures
+from yolov10_dysample.commands.main import main
+from yolov10_dysample.commands.plot import COMMAND
 from yolov10_dysample.dysample import DySample, dysample
 
 SMALL = """\
@@ -252,11 +254,7 @@ def plot(capfd, folder):
     """Run `yolov10-dysample plot` here: its exit status, standard output and standard error."""
 
     def call(*arguments):
-        try:
-            status = cli.main(["plot", *arguments])
-        except SystemExit as end:
-            status = end.code
-        return (status, *capfd.readouterr())
+        return (main(["plot", *arguments]), *capfd.readouterr())
 
     return call
 
@@ -267,13 +265,17 @@ def contents(folder):
 
 GOOD = ["weights=best.pt", "source=image.png", "imgsz=64"]
 BAD_ARGUMENTS = [
-    ([], "weights is missing; write yolov10-dysample plot weights=best.pt source=image.jpg"),
-    (GOOD[:1], "source is missing"),
-    ([*GOOD, "size=64"], "the keys are weights, source, other, imgsz, conf, out, got 'size=64'"),
-    (["best.pt", "image.png"], "arguments are key=value, such as weights=best.pt, got 'best.pt'"),
-    ([*GOOD, "out="], "arguments are key=value, such as weights=best.pt, got 'out='"),
-    ([*GOOD, "imgsz=32"], "imgsz is given twice: '64' and '32'"),
-    ([*GOOD, "--conf", "0.5"], "unrecognized arguments: --conf"),
+    ([], "weights is missing; write weights=best.pt"),
+    (GOOD[:1], "source is missing; write source=image.jpg"),
+    ([*GOOD, "size=64"], "there is no key 'size'; there are weights, source, other, imgsz, conf, out"),
+    ([*GOOD, "img=64"], "there is no key 'img'; did you mean imgsz?"),
+    (["best.pt", "image.png"], "got 'best.pt'; write yolov10-dysample plot weights=best.pt source=image.png"),
+    ([*GOOD, "out="], "arguments are key=value, got 'out='; write yolov10-dysample plot weights=best.pt"),
+    ([*GOOD, "imgsz=32"], "imgsz is given twice, the second time as 'imgsz=32'"),
+    (
+        [*GOOD, "--conf", "0.5"],
+        "got '--conf'; write yolov10-dysample plot weights=best.pt source=image.png imgsz=64 conf=0.5",
+    ),
     (["weights=none.pt", *GOOD[1:]], "weights must be a .pt file, but none.pt is not there"),
     (["weights=folder.pt", *GOOD[1:]], "weights must be a .pt file, but folder.pt is a folder"),
     (["weights=best.onnx", *GOOD[1:]], "weights must be a .pt file: an export no longer has the layers"),
@@ -288,11 +290,11 @@ BAD_ARGUMENTS = [
     ([GOOD[0], "source=text.pt"], "webp), got text.pt"),
     ([GOOD[0], "source=text.png"], "source must be an image file, and text.png cannot be read as one"),
     ([GOOD[0], "source=empty.png"], "source must be an image file, and empty.png cannot be read as one"),
-    ([*GOOD[:2], "imgsz=31"], "imgsz must be a whole number of at least 32, got 31"),
-    ([*GOOD[:2], "imgsz=64.5"], "imgsz must be a whole number of at least 32, got '64.5'"),
-    ([*GOOD[:2], "imgsz=[64,64]"], "imgsz must be a whole number of at least 32, got '[64,64]'"),
-    ([*GOOD, "conf=1.5"], "conf must be a number from 0 to 1, got 1.5"),
-    ([*GOOD, "conf=nan"], "conf must be a number from 0 to 1, got nan"),
+    ([*GOOD[:2], "imgsz=31"], "imgsz must be a whole number, at least 32, got '31'"),
+    ([*GOOD[:2], "imgsz=64.5"], "imgsz must be a whole number, at least 32, got '64.5'"),
+    ([*GOOD[:2], "imgsz=[64,64]"], "imgsz must be a whole number, at least 32, got '[64,64]'"),
+    ([*GOOD, "conf=1.5"], "conf must be a number from 0 to 1, got '1.5'"),
+    ([*GOOD, "conf=nan"], "conf must be a number from 0 to 1, got 'nan'"),
     ([*GOOD, "conf=high"], "conf must be a number from 0 to 1, got 'high'"),
     ([*GOOD, "out=image.png"], "out must be a folder, but image.png is a file"),
     ([*GOOD, "out=image.png/a/b"], "out must be a folder, but image.png is a file"),
@@ -305,7 +307,7 @@ def test_a_refused_call_says_why_in_one_line_and_writes_nothing(arguments, messa
     before = contents(folder)
     status, out, err = plot(*arguments)
     assert (status, out) == (2, "")
-    assert err.startswith("yolov10-dysample plot: ") or err.startswith("yolov10-dysample: unrecognized")
+    assert err.startswith("yolov10-dysample plot: ")
     assert message in err
     assert err.count("\n") == 1
     assert contents(folder) == before
@@ -326,7 +328,7 @@ def test_help_teaches_with_commands_and_the_keys(plot):
     status, out, _ = plot("--help")
     assert status == 0
     assert "yolov10-dysample plot weights=best.pt source=image.jpg other=yolov10n.pt" in out
-    assert set(re.findall(r"^  (\w+)=\S+ {2,}", out.partition("keys, as in")[2], re.M)) == set(cli.PLOT_KEYS)
+    assert re.findall(r"^  (\w+) {2,}\S", out.partition("keys:")[2], re.M) == [key.name for key in COMMAND.keys]
 
 
 def test_what_an_ultralytics_run_has_set_up_is_what_it_finds_afterwards(plot):

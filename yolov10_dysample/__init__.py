@@ -4,14 +4,12 @@ Importing this package makes DySample known to Ultralytics: at once if Ultralyti
 else as soon as it is. It must stay cheap: neither torch nor Ultralytics is imported until a name below needs it.
 """
 
+import contextlib
 import importlib
+import sys
 
-from yolov10_dysample.version import __version__
-
-try:
-    import _yolov10_dysample_autoload as _autoload  # where an install puts autoload.py; see there
-except ModuleNotFoundError:  # a checkout on sys.path that was never installed
-    from yolov10_dysample import autoload as _autoload
+with contextlib.suppress(ImportError):  # the command `doctor` runs without it, and says that it is missing
+    from yolov10_dysample.version import __version__
 
 _HOMES = {
     "DySample": "dysample",
@@ -34,4 +32,17 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-_autoload.watch()
+def _watch() -> None:
+    # An install puts autoload.py beside the package; a checkout on sys.path that was never installed has it inside.
+    for module in ("_yolov10_dysample_autoload", f"{__name__}.autoload"):
+        with contextlib.suppress(Exception):  # missing, empty or cut off
+            importlib.import_module(module).watch()
+            return
+    print(  # and no more: the command `doctor` comes this way, too
+        "yolov10_dysample: the start-up file _yolov10_dysample_autoload.py is missing or damaged, so that DySample is "
+        "not registered; `yolov10-dysample doctor` says what to do",
+        file=sys.stderr,
+    )
+
+
+_watch()

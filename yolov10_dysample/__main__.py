@@ -2,7 +2,7 @@
 
 import sys
 
-from yolov10_dysample.cli import main
+from yolov10_dysample.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,7 +15,7 @@ import sys
 import threading
 
 SWITCH = "YOLOV10_DYSAMPLE_AUTOLOAD"
-HOST = "ultralytics.nn.tasks"
+PARSER_MODULE = "ultralytics.nn.tasks"
 
 
 def autoload() -> None:
@@ -27,9 +27,9 @@ def autoload() -> None:
 
 def watch() -> None:
     """Register now if Ultralytics' parser is loaded, else as soon as it is."""
-    host = sys.modules.get(HOST)
+    parser = sys.modules.get(PARSER_MODULE)
     # While the module still runs, the finder that is already in place registers at its end.
-    if host is not None and not getattr(getattr(host, "__spec__", None), "_initializing", False):
+    if parser is not None and not getattr(getattr(parser, "__spec__", None), "_initializing", False):
         _register()
     if not any(isinstance(finder, DySampleFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, DySampleFinder())
@@ -52,22 +52,22 @@ def _register() -> None:
 class DySampleFinder:
     """Leaves the finding of ``ultralytics.nn.tasks`` to everybody else, and registers DySample once it has run.
 
-    It stays on ``sys.meta_path``, so that a host that is loaded afresh is registered afresh.
+    It stays on ``sys.meta_path``, so that a parser that is loaded afresh is registered afresh.
     """
 
     def __init__(self) -> None:
-        self._asking = threading.local()
+        self._thread = threading.local()
 
     def find_spec(self, name, path=None, target=None):
-        """Return the spec the other finders have for the host, its loader told to register at the end."""
-        if name != HOST or getattr(self._asking, "others", False):
+        """Return the spec the other finders have for the parser, its loader told to register at the end."""
+        if name != PARSER_MODULE or getattr(self._thread, "is_searching", False):
             return None
-        self._asking.others = True  # a finder of another plugin may ask all finders in its turn, us among them
+        self._thread.is_searching = True  # a finder of another plugin may ask all finders in its turn, us among them
         try:
             specs = (finder.find_spec(name, path, target) for finder in list(sys.meta_path) if finder is not self)
             spec = next((spec for spec in specs if spec is not None), None)
         finally:
-            self._asking.others = False
+            self._thread.is_searching = False
         with contextlib.suppress(Exception):  # a loader that cannot be told: `import yolov10_dysample` still works
             _register_after(spec.loader)
         return spec
@@ -78,7 +78,7 @@ def _register_after(loader) -> None:
 
     def exec_module(module) -> None:
         run(module)
-        if module.__name__ == HOST:
+        if module.__name__ == PARSER_MODULE:
             with contextlib.suppress(AttributeError):
                 del loader.exec_module
             _register()

@@ -7,14 +7,29 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["PROGRAM", "Command", "Key", "UsageError", "flag", "nearest", "number", "one_of", "several", "whole"]
+__all__ = [
+    "PROGRAM",
+    "REINSTALL",
+    "Command",
+    "Key",
+    "UsageError",
+    "flag",
+    "nearest",
+    "number",
+    "one_of",
+    "several",
+    "whole",
+]
 
 PROGRAM = "yolov10-dysample"
+#: What brings every file of this package back. Without --no-deps, pip would install torch again, too.
+REINSTALL = f"pip install --force-reinstall --no-deps {PROGRAM} (in a clone: . in place of the name)"
 
 
 class UsageError(ValueError):
@@ -88,10 +103,9 @@ class Command:
         given: dict[str, Any] = {}
         settings: dict[str, Any] = {}
         for word in words:
-            name, equals, text = word.partition("=")
-            if not equals or not name or not text:
-                shown = ", ".join(f"{key.name}={key.example}" for key in self.keys if key.required)
-                raise UsageError(f"arguments are key=value{f', such as {shown}' if shown else ''}, got {word!r}")
+            if not _is_key_value(word):
+                raise UsageError(f"arguments are key=value, got {word!r}{self._hint(words)}")
+            name, _, text = word.partition("=")
             if name in given or name in settings:
                 raise UsageError(f"{name} is given twice, the second time as {word!r}")
             if name in known:
@@ -108,18 +122,62 @@ class Command:
 
     def help(self) -> str:
         """What ``--help`` prints."""
-        required = " ".join(f"{key.name}={key.example}" for key in self.keys if key.required)
-        usage = f"usage: {PROGRAM} {self.name} {required} {'[key=value ...]' if self.keys else ''}".rstrip()
+        usage = f"usage: {PROGRAM} {' '.join([self.name, *self._required(), *['[key=value ...]'][: len(self.keys)]])}"
         width = max((len(key.name) for key in self.keys), default=0) + 2
-        lines = [f"  {key.name:{width}}{line}" for key in self.keys for line in [key.help]]
-        wrapped = [
-            textwrap.fill(line, 118, subsequent_indent=" " * (width + 2), break_on_hyphens=False) for line in lines
-        ]
+        layout: dict[str, Any] = {"width": 118, "subsequent_indent": " " * (width + 2), "break_on_hyphens": False}
+        wrapped = [textwrap.fill(f"  {key.name:{width}}{key.help}", **layout) for key in self.keys]
         parts = [usage, textwrap.fill(" ".join(self.description.split()), 118)]
         if wrapped:
             parts.append("\n".join(["keys:", *wrapped]))
-        parts += ["examples:\n" + textwrap.indent(textwrap.dedent(self.examples).strip(), "  "), self.status]
+        parts += ["examples:\n" + textwrap.indent(textwrap.dedent(self.examples).strip(), "  ")]
+        parts.append(textwrap.fill(self.status, 118))
         return "\n\n".join(parts)
+
+    def _required(self) -> list[str]:
+        return [f"{key.name}={key.example}" for key in self.keys if key.required]
+
+    def _hint(self, words: Sequence[str]) -> str:
+        """What to write instead of words of which some are not ``key=value``."""
+        written = _from_options(self.keys, words)
+        try:
+            fits = all(map(_is_key_value, written)) and bool(self.values(written))
+        except UsageError:
+            fits = False
+        call = [PROGRAM, self.name, *(written if fits else self._required())]
+        return f"; write {shlex.join(call)}" if self.keys else ""
+
+
+def _is_key_value(word: str) -> bool:
+    name, equals, text = word.partition("=")
+    return bool(name and equals and text) and not word.startswith("-")
+
+
+def _from_options(keys: Sequence[Key], words: Sequence[str]) -> list[str]:
+    """What a command line with options such as ``--init nearest`` is in the form ``key=value``, as far as it is clear.
+
+    Example:
+        >>> keys = Key("model", "", required=True), Key("rows", ""), Key("out", ""), Key("force", "", flag)
+        >>> _from_options(keys, ["my.yaml", "--rows", "11", "14", "--force", "-o", "x.yaml"])
+        ['model=my.yaml', 'rows=11,14', 'force=True', 'out=x.yaml']
+    """
+    known = {key.name: key for key in keys}
+    required = (key.name for key in keys if key.required)
+    given: dict[str, list[str]] = {}
+    option = ""  # the one that waits for values
+    for word in words:
+        name, equals, text = word.lstrip("-").partition("=")
+        if equals:
+            given[name], option = [text], ""
+        elif word.startswith("-"):
+            begin = name.replace("-", "_")
+            option = min((key for key in known if key.startswith(begin)), key=len, default=name)
+            is_flag = option in known and known[option].parse is flag
+            given[option], option = (["True"], "") if is_flag else ([], option)
+        elif option and (word.isdecimal() or not given[option]):
+            given[option].append(word)
+        else:
+            given[next(required, "")], option = [word], ""
+    return [f"{name}={','.join(values)}" for name, values in given.items()]
 
 
 def _parsed(key: Key, text: str) -> Any:
@@ -151,12 +209,15 @@ def whole(least: int, multiple: int = 1, most: float = math.inf) -> Callable[[st
     """
 
     def parse(text: str) -> int:
-        value = int(text) if text.lstrip("-").isdecimal() else least - 1
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
         if not least <= value <= most or value % multiple:
             rule = f"a multiple of {multiple}" if multiple > 1 else "a whole number"
             limit = f"{least} to {most}" if most < math.inf else f"at least {least}"
-            near = max(least, min(round(value / multiple) * multiple, most))
-            raise ValueError(f"must be {rule}, {limit}, got {text!r}; {near:.0f} would do")
+            near = max(least, min((value + multiple // 2) // multiple * multiple, most))
+            raise ValueError(f"must be {rule}, {limit}, got {text!r}" + f"; {near} would do" * (multiple > 1))
         return value
 
     return parse
@@ -217,4 +278,11 @@ def several(parse: Callable[[str], Any]) -> Callable[[str], list]:
         >>> several(whole(0))("11,14,11")
         [11, 14]
     """
-    return lambda text: list(dict.fromkeys(parse(part.strip()) for part in text.split(",")))
+
+    def parse_all(text: str) -> list:
+        parts = [part.strip() for part in text.split(",")]
+        if not all(parts):
+            raise ValueError(f"must be values with one comma between them, got {text!r}")
+        return list(dict.fromkeys(map(parse, parts)))
+
+    return parse_all

@@ -1,37 +1,57 @@
 """The command line ``yolov10-dysample``: finds the command, and turns what it raises into one line and a status.
 
-It must never show a traceback for what a user typed, and must not load torch or Ultralytics by itself.
+It must never show a traceback for what a user typed, must not load torch or Ultralytics by itself, and loads no command
+but the one that was asked for: ``doctor`` has to run where the others are damaged.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
-from yolov10_dysample.commands import compare
-from yolov10_dysample.commands.keys import PROGRAM, Command, UsageError, nearest
-from yolov10_dysample.version import __version__
+try:
+    from yolov10_dysample.commands.keys import PROGRAM, REINSTALL, Command, UsageError, nearest
+except ImportError as error:  # no command can do without it, doctor neither
+    sys.exit(
+        f"yolov10-dysample: the installation is damaged ({error}): "
+        f"pip install --force-reinstall --no-deps yolov10-dysample (in a clone: . in place of the name)"
+    )
 
-COMMANDS: dict[str, Command] = {command.name: command for command in (compare.COMMAND,)}
+#: The modules beside this one that have a ``COMMAND``.
+COMMANDS = ("doctor", "convert", "plot", "compare")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns its exit status: 0, 2 for what cannot be done, or the command's own."""
+    """Run the command line; returns its exit status: 0, 2 for what cannot be done, or the command's own.
+
+    Example:
+        >>> main(["convert", "model=yolov10n.yaml", "rows=12"])
+        2
+    """
     name, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(_overview())
         return 0
     if name == "--version":
-        print(f"{PROGRAM} {__version__}")
+        version = getattr(importlib.import_module("yolov10_dysample"), "__version__", "of unknown version")
+        print(f"{PROGRAM} {version}")
         return 0
     if name not in COMMANDS:
-        return _refused("", f"there is no command {name!r}{nearest(name, COMMANDS)}")
-    command = COMMANDS[name]
+        return _refused("", f"there is no command {name!r}{nearest(name, COMMANDS)} (see {PROGRAM} --help)")
+    try:
+        command = _load(name)
+    except UsageError as error:
+        return _refused(f" {name}", str(error))
     if {"-h", "--help"} & set(words):
         print(command.help())
         return 0
     try:
-        return command.run(command.values(words))
+        values = command.values(words)
+    except UsageError as error:
+        return _refused(f" {name}", f"{error} (see {PROGRAM} {name} --help)")
+    try:
+        return command.run(values)
     except UsageError as error:
         return _refused(f" {name}", str(error))
     except BrokenPipeError:  # `| head` has seen enough
@@ -41,23 +61,38 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _load(name: str) -> Command:
+    try:
+        return importlib.import_module(f"yolov10_dysample.commands.{name}").COMMAND
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"the installation is damaged ({error}): {REINSTALL}") from None
+
+
 def _refused(command: str, reason: str) -> int:
-    line = " ".join(reason.split())
-    print(f"{PROGRAM}{command}: {line} (see {PROGRAM}{command} --help)", file=sys.stderr)
+    print(f"{PROGRAM}{command}: {' '.join(reason.split())}", file=sys.stderr)
     return 2
 
 
 def _overview() -> str:
     width = max(map(len, COMMANDS)) + 2
-    commands = "\n".join(f"  {command.name:{width}}{command.summary}" for command in COMMANDS.values())
+    commands = "\n".join(f"  {name:{width}}{_summary(name)}" for name in COMMANDS)
     return f"""\
 usage: {PROGRAM} {" | ".join(COMMANDS)} [key=value ...]
 
 DySample upsampling for Ultralytics models. Training, validation, prediction and export need none of these commands:
 name a model with -dysample at the end of a stock name in any `yolo` command, from any folder, such as
-yolo detect train model=yolov10n-dysample.yaml data=coco8.yaml
+
+  yolo detect train model=yolov10n-dysample.yaml data=coco8.yaml
+  yolo segment train model=yolo11s-seg-dysample.yaml data=coco8-seg.yaml
 
 commands:
 {commands}
 
 `{PROGRAM} COMMAND --help` has its keys and examples."""
+
+
+def _summary(name: str) -> str:
+    try:
+        return _load(name).summary
+    except UsageError as error:
+        return str(error)

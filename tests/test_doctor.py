@@ -1,0 +1,415 @@
+"""`yolov10-dysample doctor` tells the truth, whatever is broken.
+
+Most cases run beside stand-ins for torch and Ultralytics (`tests/stubs.py`), which makes them quick enough to break
+every file in turn; each promise has a case beside the real ones, too.
+"""
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import ultralytics
+
+from tests.conftest import ROOT, Environment, StubEnvironment, clean_environ, run
+from tests.stubs import ULTRALYTICS, write_files
+from yolov10_dysample import __version__
+
+REINSTALL = "pip install --force-reinstall --no-deps yolov10-dysample"
+
+
+class Doctor:
+    """Runs doctor in a folder of its own; files given by name come first on Python's path."""
+
+    def __init__(self, python: Path, folder: Path) -> None:
+        self.python = python
+        self.folder = folder
+
+    def __call__(self, files=None, ok=True, cwd=None, **env) -> str:
+        first = self.folder / "first"
+        write_files(first, files or {})
+        command = (self.python, "-m", "yolov10_dysample", "doctor")
+        output = run(*command, cwd=cwd or self.folder, env={"PYTHONPATH": str(first), **env}, ok=ok)
+        assert "Traceback" not in output
+        return output
+
+
+@pytest.fixture
+def real(python, tmp_path):
+    """Doctor in this environment."""
+    return Doctor(python, tmp_path)
+
+
+@pytest.fixture
+def stubbed(stub_environment, tmp_path):
+    """Doctor in an environment with stand-ins."""
+    return Doctor(stub_environment.python, tmp_path)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("stubbed", id="beside stand-ins"),
+        pytest.param("real", id="beside the real ones", marks=pytest.mark.slow),
+    ]
+)
+def doctor(request):
+    """Doctor in both."""
+    return request.getfixturevalue(request.param)
+
+
+# A healthy installation
+
+
+def facts(output):
+    return [" ".join(line.split()) for line in output.splitlines()]
+
+
+def test_a_healthy_installation_is_described(real):
+    found = facts(real())
+    assert found[-1] == "healthy"
+    assert f"yolov10-dysample {__version__} {ROOT / 'yolov10_dysample'}" in found
+    assert f"torch {torch.__version__} {torch.__file__}" in found
+    assert f"ultralytics {ultralytics.__version__} {ultralytics.__file__}" in found
+    assert "registered yes, by itself" in found
+    assert any(fact.startswith("autoload on, entry point found once: yolov10-dysample ") for fact in found)
+    assert f"configs 6 in {ROOT / 'configs'}" in found
+    assert any(fact.startswith("export ONNX: ") for fact in found)
+
+
+def test_an_installed_wheel_is_described(stubbed, stub_environment):
+    site = stub_environment.site
+    assert facts(stubbed())[:7] == [
+        f"yolov10-dysample {__version__} {site / 'yolov10_dysample'}",
+        f"python {'.'.join(map(str, sys.version_info[:3]))} {stub_environment.python}",
+        f"torch 2.99.0 {site / 'torch/__init__.py'}",
+        f"ultralytics 8.99.0 {site / 'ultralytics/__init__.py'}",
+        "registered yes, by itself",
+        f"autoload on, entry point found once: yolov10-dysample {__version__} in {site}",
+        f"configs 6 in {site / 'yolov10_dysample/configs'}",
+    ]
+    assert stubbed().endswith("export       RKNN: not installed\nhealthy\n")
+
+
+# torch, Ultralytics and the environment
+
+UNFIT = {**ULTRALYTICS, "ultralytics/__init__.py": "__version__ = '99.0'"}
+TWICE = {
+    "yolov10_dysample-0.0.1.dist-info/METADATA": "Metadata-Version: 2.1\nName: yolov10-dysample\nVersion: 0.0.1\n",
+    "yolov10_dysample-0.0.1.dist-info/entry_points.txt": (
+        "[torch.backends]\nyolov10_dysample = _yolov10_dysample_autoload:autoload\n"
+    ),
+}
+FAILED = "Failed to load the backend extension: {}. You can disable extension auto-loading"
+BROKEN = {
+    "torch missing": (
+        {"torch.py": "raise ModuleNotFoundError(\"No module named 'torch'\")"},
+        [
+            "torch cannot be imported: ModuleNotFoundError: No module named 'torch'",
+            "ultralytics cannot be imported: it needs torch",
+            "problem: torch cannot be imported: install it again (pip install --force-reinstall torch)",
+        ],
+    ),
+    "torch broken": (
+        {"torch.py": "raise ImportError('libcudart.so.13: cannot open\\nshared object file')"},
+        ["torch cannot be imported: ImportError: libcudart.so.13: cannot open shared object file"],
+    ),
+    "torch crashes": (
+        {"torch.py": "import os; os.abort()"},
+        ["torch cannot be imported: a Python process that imports torch and Ultralytics does not end well"],
+    ),
+    "torch has another plugin that is broken": (
+        {"torch.py": f"raise RuntimeError('{FAILED.format('torch_moon')}') from OSError('no moon')"},
+        [
+            "extension auto-loading (from OSError: no moon)",
+            "problem: torch cannot be imported: it cannot load its plugin torch_moon: install that again",
+        ],
+    ),
+    "ultralytics missing": (
+        {"ultralytics.py": "raise ModuleNotFoundError(\"No module named 'ultralytics'\")"},
+        [
+            "ultralytics cannot be imported: ModuleNotFoundError: No module named 'ultralytics'",
+            "problem: ultralytics cannot be imported: install it again (pip install --force-reinstall ultralytics)",
+        ],
+    ),
+    "ultralytics does not fit": (
+        {**UNFIT, "ultralytics/nn/tasks.py": "def parse_model(config): pass"},
+        [
+            "registered no",
+            "problem: WARNING yolov10_dysample",
+            "does not fit Ultralytics 99.0: ultralytics.nn.tasks has no",
+        ],
+    ),
+    "another DySample": (
+        {**ULTRALYTICS, "ultralytics/nn/modules.py": "class DySample: pass"},
+        ["registered no", "ultralytics.nn.modules.DySample is already there, from ultralytics.nn.modules"],
+    ),
+    "installed twice": (
+        TWICE,
+        ["on, entry point found twice: ", "problem: installed more than once (yolov10-dysample 0.0.1 in "],
+    ),
+}
+REAL = ("torch crashes", "ultralytics does not fit", "installed twice")
+
+
+@pytest.mark.parametrize(
+    ("case", "where"),
+    [(case, "stubbed") for case in BROKEN] + [pytest.param(case, "real", marks=pytest.mark.slow) for case in REAL],
+)
+def test_what_is_wrong_is_said_without_a_traceback_and_the_exit_status_is_1(case, where, request):
+    files, expected = BROKEN[case]
+    output = request.getfixturevalue(where)(files, ok=False)
+    words = " ".join(output.split())
+    for message in expected:
+        assert message in words
+    assert output.splitlines()[-1].startswith("not healthy: 1 problem")
+
+
+@pytest.mark.parametrize("switch", ["YOLOV10_DYSAMPLE_AUTOLOAD", "TORCH_DEVICE_BACKEND_AUTOLOAD"])
+def test_a_switch_that_turns_it_off_is_named(switch, doctor):
+    output = doctor(ok=False, **{switch: "0"})
+    assert f"off: {switch}=0 in the environment" in output
+    assert "not by itself, but `import yolov10_dysample` does it" in output
+    assert f"problem: autoload is off: unset {switch}\n" in output
+
+
+def test_another_ultralytics_in_the_folder_is_a_warning_and_is_not_imported(doctor, tmp_path):
+    write_files(tmp_path / "here", {"ultralytics/__init__.py": "raise OSError('the wrong one')"})
+    output = doctor(cwd=tmp_path / "here")
+    assert f"warning: another ultralytics lies in {tmp_path / 'here'}; Python started there" in output
+    assert "the wrong one" not in output
+    assert output.endswith("healthy\n")
+
+
+def test_a_folder_on_the_path_that_was_never_installed_is_named(tmp_path):
+    shutil.copytree(ROOT / "yolov10_dysample", tmp_path / "clone/yolov10_dysample")
+    shutil.copytree(ROOT / "configs", tmp_path / "clone/configs")
+    with_stubs_only = StubEnvironment.build(tmp_path / "venv")
+    output = Doctor(with_stubs_only.python, tmp_path)(ok=False, PYTHONPATH=str(tmp_path / "clone"))
+    assert "not by itself, but `import yolov10_dysample` does it" in output
+    assert "problem: the autoload entry point is not installed: pip install yolov10-dysample, rather than" in output
+    assert output.endswith("not healthy: 1 problem\n")
+
+
+# Runtimes of exported models
+
+
+def test_a_runtime_that_cannot_be_imported_is_not_called_installed(doctor):
+    broken = {
+        "onnx.py": "raise TypeError('Descriptors cannot be created\\ndirectly')",
+        "onnx-1.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: onnx\nVersion: 1.2\n",
+        "tensorrt.py": "import os; os.abort()",
+        "tensorrt-3.4.dist-info/METADATA": "Metadata-Version: 2.1\nName: tensorrt\nVersion: 3.4\n",
+        "coremltools.py": "print('import yolov10_dysample says hello')",
+        "coremltools-5.6.dist-info/METADATA": "Metadata-Version: 2.1\nName: coremltools\nVersion: 5.6\n",
+    }
+    output = doctor(broken)
+    reason = "installed, cannot be imported"
+    assert f"ONNX: onnx 1.2 ({reason}: TypeError: Descriptors cannot be created directly)" in output
+    assert f"TensorRT: tensorrt 3.4 ({reason}: a Python process that imports tensorrt does not end well (" in output
+    assert "CoreML: coremltools 5.6\n" in output
+    assert "warning: onnx cannot be imported: exports that need it fail until it is installed again\n" in output
+    assert "warning: coremltools" not in output
+    assert output.endswith("healthy\n")
+
+
+def test_a_runtime_that_takes_too_long_does_not_hold_up_the_rest(stubbed, tmp_path):
+    slow = {
+        "openvino.py": "import time; time.sleep(60)",
+        "openvino-1.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: openvino\nVersion: 1.2\n",
+    }
+    write_files(tmp_path / "first", slow)
+    code = (
+        "import sys; from yolov10_dysample.commands import doctor, main; doctor.RUNTIME_SECONDS = 0.5; "
+        "sys.exit(main.main(['doctor']))"
+    )
+    output = run(stubbed.python, "-c", code, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "first")})
+    assert "openvino 1.2 (installed, cannot be imported: a Python process that imports openvino takes more" in output
+    assert output.endswith("healthy\n")
+
+
+# Files of this package that are missing or empty
+
+
+def damage(file: Path, how: str) -> None:
+    if how == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(b"")
+
+
+def installed_files(site: Path) -> dict[str, Path]:
+    """The files that pip wrote and that have something in them, by their name in RECORD; not the byte code."""
+    (record,) = site.glob("yolov10_dysample-*.dist-info/RECORD")
+    names = [name for name, *_ in csv.reader(record.read_text().splitlines()) if not name.endswith(".pyc")]
+    return {name: site / name for name in names if (site / name).stat().st_size}
+
+
+#: Without these there is no doctor; what the command says instead.
+NO_DOCTOR = {
+    "yolov10_dysample/commands/doctor.py": "yolov10-dysample doctor: the installation is damaged (.*doctor.*): ",
+    "yolov10_dysample/commands/installation.py": "yolov10-dysample doctor: the installation is damaged (.*install.*): ",
+    "yolov10_dysample/commands/keys.py": "yolov10-dysample: the installation is damaged (.*keys.*): ",
+}
+#: Without this the script that pip wrote finds nothing to call. Python's own last line names it.
+NO_COMMAND = {"yolov10_dysample/commands/main.py": r"(ModuleNotFound|Import)Error: .*yolov10_dysample\.commands\.main"}
+
+
+def surprises(name: str, how: str, output: str, status: int) -> list[str]:
+    """What doctor says and should not, or does not say and should, about one damaged file."""
+    if name in NO_COMMAND:
+        return [] if re.search(NO_COMMAND[name], output.splitlines()[-1]) else [output]
+    if "Traceback" in output:
+        return [output]
+    if name in NO_DOCTOR:
+        fits = status and output.count("\n") == 1 and re.match(NO_DOCTOR[name], output)
+        return [] if fits and REINSTALL in output else [output]
+    pip = REINSTALL
+    if name.endswith("/RECORD"):
+        name = "RECORD"
+        pip = pip.replace("--force-reinstall", "--ignore-installed") if how == "removed" else pip
+    expected = [
+        f"problem: damaged: {name} is {'missing' if how == 'removed' else 'empty'}: {pip} (in a clone: . in place of "
+        f"the name)",
+        "not healthy: 1 problem",
+    ]
+    said = [line for line in output.splitlines() if re.match(r"problem|warning|not healthy|healthy", line)]
+    return [] if said == expected and status == 1 else [output]
+
+
+@pytest.mark.parametrize("how", ["removed", "emptied"])
+def test_it_names_the_file_that_is_missing_whichever_it_is_and_the_command_that_mends_it(
+    how, stub_environment, tmp_path
+):
+    script = stub_environment.path / "bin/yolov10-dysample"
+    files = installed_files(stub_environment.site)
+    assert len(files) > 30
+    wrong = {}
+    for name, file in files.items():
+        content, mode = file.read_bytes(), file.stat().st_mode
+        damage(file, how)
+        is_script = file.resolve() == script.resolve()
+        command = [stub_environment.python, "-m", "yolov10_dysample"] if is_script else [script]
+        try:
+            done = subprocess.run(
+                [*command, "doctor"],
+                cwd=tmp_path,
+                env=clean_environ(),
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=60,
+            )
+        finally:
+            file.write_bytes(content)
+            file.chmod(mode)
+        if found := surprises(name, how, done.stdout, done.returncode):
+            wrong[name] = found
+    assert wrong == {}
+
+
+REAL_DAMAGE = {
+    "yolov10_dysample/registration.py": "registered   no",
+    "yolov10_dysample/dysample.py": "registered   no",
+    "yolov10_dysample/figures.py": "registered   yes, by itself",
+    "_yolov10_dysample_autoload.py": "torch        cannot be imported: RuntimeError: Failed to load the backend exten",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL_DAMAGE)
+def test_it_names_the_missing_file_beside_the_real_torch_and_ultralytics_too(
+    name, wheel_environment: Environment, tmp_path
+):
+    file = wheel_environment.site / name
+    content = file.read_bytes()
+    file.unlink()
+    try:
+        output = Doctor(wheel_environment.python, tmp_path)(ok=False)
+    finally:
+        file.write_bytes(content)
+    assert REAL_DAMAGE[name] in output
+    assert surprises(name, "removed", output[output.index("\nexport ") + 1 :], 1) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("RECORD", "removed"),
+        ("RECORD", "emptied"),
+        ("METADATA", "removed"),
+        ("entry_points.txt", "emptied"),
+        ("../_yolov10_dysample_autoload.py", "removed"),
+    ],
+)
+def test_the_command_that_it_names_mends_it(name, how, stub_environment, wheel, tmp_path):
+    doctor = Doctor(stub_environment.python, tmp_path)
+    (folder,) = stub_environment.site.glob("yolov10_dysample-*.dist-info")
+    damage(folder / name, how)
+    try:
+        (command,) = re.findall(r"pip (install .*) yolov10-dysample \(in a clone", doctor(ok=False))
+        stub_environment.pip(*command.split(), "--no-index", wheel)
+        assert doctor().endswith("\nhealthy\n")
+    except BaseException:
+        stub_environment.pip("install", "--ignore-installed", "--no-deps", "--no-index", wheel)
+        raise
+
+
+def test_a_file_that_somebody_changed_is_a_warning(stubbed, stub_environment):
+    file = stub_environment.site / "yolov10_dysample/figures.py"
+    content = file.read_bytes()
+    file.write_bytes(content + b"# mine\n")
+    try:
+        output = stubbed()
+    finally:
+        file.write_bytes(content)
+    assert (
+        f"warning: yolov10_dysample/figures.py was changed after it was installed; this undoes it: {REINSTALL}"
+        in output
+    )
+    assert output.endswith("\nhealthy\n")
+
+
+# An editable install: pip wrote down next to nothing about it
+
+
+@pytest.fixture(scope="module")
+def editable(tmp_path_factory):
+    """A checkout in a folder of the default name, and an environment with stand-ins where it is installed."""
+    folder = tmp_path_factory.mktemp("editable")
+    checkout = folder / "yolov10_dysample"
+    checkout.mkdir()
+    for part in ("yolov10_dysample", "configs", "pyproject.toml", "README.md", "LICENSE"):
+        (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, checkout / part)
+    build = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
+    *_, wheel = run(sys.executable, "-c", build, folder, cwd=checkout).splitlines()
+    environment = StubEnvironment.build(folder / "venv")
+    environment.pip("install", "--no-deps", "--no-index", folder / wheel)
+    return checkout, environment
+
+
+CHECKOUT_DAMAGE = {
+    "yolov10_dysample/registration.py": "yolov10_dysample: DySample is not available in this process (ImportError: ",
+    "yolov10_dysample/dysample.py": "yolov10_dysample: DySample is not available in this process (ModuleNotFoundErr",
+    "yolov10_dysample/__init__.py": "yolov10_dysample: DySample is not available in this process (ImportError: ",
+    "yolov10_dysample/model_files.py": "yolov10_dysample: DySample is not available in this process (ModuleNotFoundErr",
+    "yolov10_dysample/commands/probe.py": "damaged: ",
+    "configs": "the shipped model YAMLs are missing: " + REINSTALL,
+    "yolov10_dysample/commands/plot.py": None,
+}
+
+
+@pytest.mark.parametrize("name", CHECKOUT_DAMAGE)
+def test_a_damaged_checkout_gets_the_reason_that_python_has(name, editable, tmp_path):
+    checkout, environment = editable
+    (checkout / name).rename(tmp_path / "away")
+    try:
+        output = Doctor(environment.python, tmp_path)(ok=CHECKOUT_DAMAGE[name] is None)
+    finally:
+        (tmp_path / "away").rename(checkout / name)
+    problems = [line for line in output.splitlines() if line.startswith("problem: ")]
+    assert len(problems) == (CHECKOUT_DAMAGE[name] is not None)
+    assert all(line.startswith(f"problem: {CHECKOUT_DAMAGE[name]}") for line in problems)
