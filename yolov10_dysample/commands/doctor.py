@@ -205,6 +205,8 @@ def _problems(probed: Probed, installed: list[Installation]) -> Iterator[str]:
         return
     if not _ours(probed):
         yield from _why_not_registered(probed, installed)
+    elif "registered_on_request" in probed.errors:
+        yield f"`import yolov10_dysample` does not work ({probed.errors['registered_on_request']}): {REINSTALL}"
     if probed.found.get("configs", ["", 1])[1] == 0:
         yield f"the shipped model YAMLs are missing: {REINSTALL}"
 
