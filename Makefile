@@ -30,7 +30,7 @@ $(VENV)/installed: pyproject.toml
 	@echo "== Building $(VENV): a few minutes, most of it torch (several GB)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,export,mnn,compare,test,lint]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,export,mnn,benchmark,compare,test,lint]"
 	touch $@
 
 $(DATA): $(VENV)/installed scripts/make_digits.py
@@ -58,7 +58,7 @@ compat: $(VENV)/installed ## Test the oldest, middle and newest versions, each i
 	$(BIN)/python scripts/compat.py $(PYTHONS)
 
 bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.* and the README (10 minutes)
-	$(BIN)/python scripts/benchmark.py --out results/speed.json
+	$(BIN)/yolov10-dysample benchmark reference=tests/reference/published_dysample.py out=results/speed.json
 	$(BIN)/python scripts/speed_report.py results/speed.json --readme README.md
 
 $(COMPARE_DATA): $(VENV)/installed scripts/make_digits.py

@@ -28,6 +28,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from yolov10_dysample.study.live import spread_offsets
+
 MODELS = ("yolov10n", "yolov10n-dysample")
 IMGSZ = 64
 AGREES = 1e-3
@@ -78,7 +80,7 @@ def neck_dependent(name: str | Path, seed: int = 0, pixels: float = 1.0) -> Any:
     images = torch.rand(4, 3, 128, 128)
 
     hooks = [
-        layer.register_forward_pre_hook(lambda layer, inputs: _spread_offsets(layer, inputs[0], pixels))
+        layer.register_forward_pre_hook(lambda layer, inputs: _draw_offsets(layer, inputs[0], pixels))
         for layer in model.modules()
         if type(layer).__name__ == "DySample"
     ]
@@ -104,12 +106,11 @@ def neck_dependent(name: str | Path, seed: int = 0, pixels: float = 1.0) -> Any:
     return yolo
 
 
-def _spread_offsets(layer: Any, x: Tensor, pixels: float) -> None:
+def _draw_offsets(layer: Any, x: Tensor, pixels: float) -> None:
     nn.init.normal_(layer.offset.weight)
     if layer.dyscope:
         nn.init.normal_(layer.scope.weight, std=layer.scope.in_channels**-0.5)
-    features = nn.functional.pixel_shuffle(x, layer.scale) if layer.style == "pl" else x
-    layer.offset.weight.mul_(4 * pixels / layer.offset(features).std())
+    spread_offsets(layer, x, pixels)
 
 
 @torch.no_grad()

@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from yolov10_dysample.study.statistics import quartiles
 
 CHILD = """
 import importlib.metadata, json, sys, time
@@ -41,9 +42,8 @@ def child(code: str) -> Any:
     return json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
 
 
-def quartiles(values: list[float]) -> dict[str, float]:
-    low, median, high = statistics.quantiles(values, n=4)
-    return {"median": round(median, 3), "q1": round(low, 3), "q3": round(high, 3), "n": len(values)}
+def summary(values: list[float]) -> dict[str, float]:
+    return {**quartiles(values), "n": len(values)}
 
 
 def main() -> None:
@@ -67,10 +67,10 @@ def main() -> None:
     print(file=sys.stderr)
     record = {
         "what": "milliseconds, fresh processes in turn",
-        "import torch, with the autoload": quartiles(with_it),
-        "import torch, without": quartiles(without),
-        "difference of each pair": quartiles([a - b for a, b in zip(with_it, without, strict=True)]),
-        "the entry point alone (load and call)": quartiles(direct),
+        "import torch, with the autoload": summary(with_it),
+        "import torch, without": summary(without),
+        "difference of each pair": summary([a - b for a, b in zip(with_it, without, strict=True)]),
+        "the entry point alone (load and call)": summary(direct),
         "torch": pair[0][1],
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {platform.system()}",

@@ -8,18 +8,44 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import sys
 
 import pytest
 import torch
 from torch import nn
+from ultralytics import YOLO
 
-from scripts import benchmark, speed_report
-from scripts.benchmark import ADAPTED, OURS, PUBLISHED, STOCK, UPSAMPLERS
 from tests.conftest import ROOT, run
+from yolov10_dysample import use_dysample
+from yolov10_dysample.commands.benchmark import COMMAND, REFERENCE
+from yolov10_dysample.commands.main import main
+from yolov10_dysample.dysample import DySample, dysample
+from yolov10_dysample.model_files import find_stock
+from yolov10_dysample.study import benchmark, speed_plot, speed_report
+from yolov10_dysample.study.candidates import load, make_training_step
+from yolov10_dysample.study.model_cost import count_operations
+from yolov10_dysample.study.names import ADAPTED, OURS, PARTS, PUBLISHED, STOCK
+from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES
+from yolov10_dysample.study.peers import Carafe, make_upsamplers
+from yolov10_dysample.study.progress import Reporter
+from yolov10_dysample.study.runtimes import RUNTIMES, why_missing
+from yolov10_dysample.study.settings import OFFSET_SPREAD, Settings
+from yolov10_dysample.study.statistics import compared
+from yolov10_dysample.study.tables import aligned
+from yolov10_dysample.study.timing import prepare_candidates, time_interleaved
+from yolov10_dysample.study.twins import make_twins
 
+PUBLISHED_FILE = str(ROOT / REFERENCE)
 #: Sides of the six maps of 256 channels that SegFormer-B1 upsamples for an image of 512 pixels: the paper's comparison.
 SEGFORMER = (16, 32, 64, 32, 64, 64)
+
+
+def upsamplers(channels, side=4):
+    return make_upsamplers(channels, torch.randn(1, channels, side, side), OFFSET_SPREAD, PUBLISHED_FILE)
+
+
+UPSAMPLERS = tuple(upsamplers(32))
 
 
 @pytest.mark.parametrize(
@@ -37,22 +63,57 @@ SEGFORMER = (16, 32, 64, 32, 64, 64)
     ],
 )
 def test_multiply_adds_and_parameters_are_those_of_the_paper(name, gmacs, millions):
-    module = UPSAMPLERS[name](256).eval()
-    found = [benchmark.count(module, torch.zeros(1, 256, side, side)) for side in SEGFORMER]
+    module = upsamplers(256)[name]
+    found = [count_operations(module, torch.zeros(1, 256, side, side)) for side in SEGFORMER]
     assert sum(entry["gmacs"] for entry in found) == pytest.approx(gmacs, rel=0.02)
     assert sum(entry["parameters"] for entry in found) / 1e6 == pytest.approx(millions, rel=0.02)
 
 
-@pytest.mark.parametrize("name", list(UPSAMPLERS))
+@torch.no_grad()
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_sampling_costs_four_multiply_adds_a_number_in_both_memory_formats(layout):
+    x = torch.rand(2, 32, 6, 5).to(memory_format=layout)
+    layer = DySample(32).to(memory_format=layout)
+    expected = 4 * 2 * 32 * 12 * 10 / 1e9
+    assert count_operations(layer, x)["gmacs_sampling"] == pytest.approx(expected)
+    assert count_operations(nn.Upsample(scale_factor=2, mode="bilinear"), x)["gmacs_sampling"] == pytest.approx(
+        expected
+    )
+
+
+def test_convolutions_are_counted_as_the_record_of_0_1_0_has_them_and_attention_is_counted_too():
+    record = json.loads((ROOT / "results/speed.json").read_text())["model"]["size"]
+    attention = 2 * 400 * 400 * (32 + 64) / 1e9  # at 640 px: 2 heads of 32 and 64 channels, 400 positions
+    for name, model in ((STOCK, "yolov10n"), (OURS, "yolov10n-dysample")):
+        network = YOLO(f"{model}.yaml", verbose=False).model.eval().fuse(verbose=False)
+        found = count_operations(network, torch.zeros(1, 3, 640, 640))
+        assert found["gmacs_by_operation"]["bmm"] == pytest.approx(attention)
+        before = (
+            record[name]["gmacs"] if "gmacs_by_operation" not in record[name] else record[name]["gmacs"] - attention
+        )
+        assert found["gmacs"] - attention == pytest.approx(before, rel=1e-9)
+        assert found["parameters"] == record[name]["parameters"]
+
+
+def test_fused_attention_is_counted():
+    class Attention(nn.Module):
+        def forward(self, q):
+            return nn.functional.scaled_dot_product_attention(q, q, q)
+
+    found = count_operations(Attention(), torch.rand(1, 2, 10, 16))
+    assert found["gmacs"] * 1e9 == pytest.approx(2 * 2 * 10 * 10 * 16)
+
+
+@pytest.mark.parametrize("name", UPSAMPLERS)
 def test_every_upsampler_doubles_the_sides(name):
-    y = UPSAMPLERS[name](32).eval()(torch.rand(2, 32, 5, 4))
+    y = upsamplers(32)[name](torch.rand(2, 32, 5, 4))
     assert y.shape == (2, 32, 10, 8)
 
 
 @torch.no_grad()
 def test_carafe_is_its_definition():
     torch.manual_seed(0)
-    carafe = benchmark.Carafe(6).double()
+    carafe = Carafe(6).double()
     x = torch.randn(2, 6, 3, 4, dtype=torch.float64)
     kernels = nn.functional.pixel_shuffle(carafe.encode(carafe.compress(x)), 2).softmax(1)
     padded = nn.functional.pad(x, [2] * 4)
@@ -78,7 +139,7 @@ def test_carafe_is_its_definition():
 
 @torch.no_grad()
 def test_the_published_code_is_adapted_without_being_changed():
-    modules = benchmark.upsamplers(32, torch.randn(1, 32, 5, 4))
+    modules = upsamplers(32)
     x = torch.randn(2, 32, 5, 4)
     expected = modules[PUBLISHED](x)
     assert torch.equal(modules[ADAPTED](x), expected)
@@ -91,23 +152,28 @@ def test_the_published_code_is_adapted_without_being_changed():
     torch.testing.assert_close(adapted, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in UPSAMPLERS if name.startswith("dysample")])
 @torch.no_grad()
-def test_offsets_are_spread_as_the_record_says():
+def test_offsets_are_spread_as_the_record_says(name):
     x = torch.randn(1, 64, 20, 20)
-    for name in ("dysample", "dysample+", "dysample-s", "dysample-s+"):
-        layer = benchmark.upsamplers(64, x)[name]
-        features = nn.functional.pixel_shuffle(x, 2) if layer.style == "pl" else x
-        assert float(layer.offset(features).std() / 4) == pytest.approx(benchmark.OFFSET_SPREAD, rel=1e-3)
+    layer = make_upsamplers(64, x, OFFSET_SPREAD, None)[name]
+    offset = layer.predict_offset(x)
+    along_x = torch.arange(20.0).expand(1, layer.groups, 20, 20)  # a map of places: what is read says where from
+    moved = [
+        (dysample(places, offset) - nn.functional.interpolate(places, scale_factor=2, mode="bilinear"))[..., 4:-4, 4:-4]
+        for places in (along_x, along_x.mT)
+    ]
+    assert torch.stack(moved).std().item() == pytest.approx(0.5, rel=0.05)
 
 
 def test_all_candidates_run_in_every_round_and_ratios_are_taken_round_by_round():
     calls = []
     runs = {name: lambda name=name: calls.append(name) for name in (STOCK, OURS)}
-    times = benchmark.take_turns(runs, 5, torch.device("cpu"), lambda done, total: None)
+    times = time_interleaved(runs, 5, torch.device("cpu"), lambda done, total: None)
     assert {name: len(values) for name, values in times.items()} == {STOCK: 5, OURS: 5}
     assert set(calls) == {STOCK, OURS}
 
-    figures = benchmark.compared({STOCK: [1.0, 10.0, 2.0], OURS: [2.0, 20.0, 4.0]}, "ms", STOCK)
+    figures = compared({STOCK: [1.0, 10.0, 2.0], OURS: [2.0, 20.0, 4.0]}, "ms", STOCK)
     assert figures[OURS]["ratio"] == {"median": 2.0, "q1": 2.0, "q3": 2.0}
     assert figures[OURS]["ms"] == {"median": 4.0, "q1": 3.0, "q3": 12.0}
 
@@ -118,7 +184,7 @@ def test_a_candidate_that_fails_is_named_and_the_others_run():
             raise RuntimeError("view size is not compatible\nand a second line")
         return (lambda: None), {"bytes": 1}
 
-    runs, facts = benchmark.whatever_runs((STOCK, PUBLISHED), prepare)
+    runs, facts = prepare_candidates((STOCK, PUBLISHED), prepare)
     assert list(runs) == [STOCK]
     assert facts == {STOCK: {"bytes": 1}, PUBLISHED: {"failed": "RuntimeError: view size is not compatible"}}
 
@@ -128,80 +194,188 @@ def test_a_candidate_that_fails_is_named_and_the_others_run():
     [
         ("ncnn", "cpu", "not installed: pip install pnnx==20260526"),
         ("ncnn", "0", "not installed: pip install pnnx==20260526"),
-        ("openvino", "0", "runs on the CPU only: use --device cpu"),
+        ("openvino", "0", "runs on the CPU only: use device=cpu"),
         ("openvino", "cpu", None),
-        ("eager", "0", None),
+        ("torch", "0", None),
     ],
 )
 def test_why_a_runtime_cannot_be_measured(monkeypatch, runtime, device, words):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pnnx" else object())
-    assert benchmark.missing(runtime, device) == words
+    assert why_missing(runtime, device) == words
+
+
+def settings(**changed):
+    """Those of a run that is over soon; ``changed`` are Settings' own."""
+    values = COMMAND.values(["imgsz=64", "rounds=2", "train_imgsz=64", "train_batch=1", "memory_runs=1"])
+    values |= {"stock": "yolov10n.yaml", "dysample": "yolov10n-dysample.yaml", "trained": False, **changed}
+    return Settings(**{key: values[key] for key in Settings._fields})
 
 
 def test_a_missing_runtime_is_named_in_the_record_the_progress_and_the_report(monkeypatch, capsys):
-    options = vars(benchmark.parser().parse_args(["--runtimes", "mnn", "--skip", "operator,train"]))
-    options.pop("out")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     counts = {"parameters": 1, "gmacs": 1.0, "gmacs_sampling": 0.0}
     monkeypatch.setattr(
         benchmark,
-        "run_child",
-        lambda task, settings: {name: counts for name in (STOCK, OURS, PUBLISHED)} if task == "size" else 1.0,
+        "run_task",
+        lambda task, *others: {name: counts for name in (STOCK, OURS)} if task == "size" else 1.0,
     )
-    record = benchmark.measure(benchmark.Settings(**options), benchmark.Progress(sys.stderr))
+    record = benchmark.measure(settings(formats=["mnn"], skip=["operator", "train"]), Reporter())
     assert record["model"]["runtimes"] == {"mnn": {"missing": "not installed: pip install onnx onnxslim MNN"}}
     assert "mnn: not installed: pip install onnx onnxslim MNN" in capsys.readouterr().err
-    row = ["MNN", "not installed: pip install onnx onnxslim MNN", "", "", "", ""]
+    row = ["MNN", "not installed: pip install onnx onnxslim MNN", "", "", ""]
     assert speed_report.runtimes_table(record)[1] == row
-    assert "not installed" in speed_report.aligned(speed_report.runtimes_table(record))
+    assert "not installed" in aligned(speed_report.runtimes_table(record))
+
+
+def test_a_runtime_that_crashes_on_the_published_code_is_measured_without_it(monkeypatch):
+    def run_task(task, settings, report, *arguments):
+        if task != "format":
+            return 1.0
+        if settings.reference:
+            return {"failed": "the process ended with -11: it printed nothing"}
+        return {"ncnn": {"detail": "", "candidates": {STOCK: {}, OURS: {}}}}
+
+    monkeypatch.setattr(benchmark, "run_task", run_task)
+    monkeypatch.setattr(benchmark, "why_missing", lambda name, device: None)
+    asked = settings(formats=["ncnn"], skip=["operator", "train"], reference=PUBLISHED_FILE)
+    candidates = benchmark.measure(asked, Reporter())["model"]["runtimes"]["ncnn"]["candidates"]
+    assert candidates[PUBLISHED] == {"failed": "the process ended with -11: it printed nothing"}
+    assert "failed" not in candidates[OURS]
+
+
+def test_what_failed_is_named_in_the_report():
+    failed = {"failed": "the process ended with 1: out of memory"}
+    record = {**json.loads((ROOT / "results/speed.json").read_text()), "operator": failed}
+    record["model"]["size"] = record["train"]["step"] = record["model"]["runtimes"]["onnx"] = failed
+    assert speed_report.terminal(record).count(failed["failed"]) == 5  # two rows of sizes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["nothing of that name", "predicting memory"])
+def test_a_task_that_fails_says_why(task):
+    broken = settings(stock="no-such-model.yaml")
+    reason = benchmark.run_task(task, broken, lambda *told: None, *([STOCK] if " memory" in task else []))["failed"]
+    assert reason.startswith("the process ended with 1: ")
+    assert task in reason or "no-such-model.yaml" in reason
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--imgsz", "100"], ["--imgsz", "a multiple of 32", "'100'", "96 would do"]),
-        (["--imgsz", "small"], ["--imgsz", "a multiple of 32", "'small'", "32 would do"]),
-        (["--batch", "0"], ["--batch", "at least 1", "'0'", "1 would do"]),
-        (["--threads", "99999"], ["--threads", "a whole number, 1 to", "'99999'"]),
-        (["--rounds", "1"], ["--rounds", "at least 2", "'1'", "2 would do"]),
-        (["--sizes", "10,x"], ["--sizes", "a whole number", "'x'"]),
-        (["--runtimes", "onnx,tensorrt"], ["--runtimes", "some of eager,torchscript", "'tensorrt'"]),
-        (["--skip", "export"], ["--skip", "some of model,operator,train", "'export'"]),
-        (["--device", "7777"], ["--device", "cpu or the index", "'7777'"]),
-        (["--device", "cuda"], ["--device", "cpu or the index", "'cuda'"]),
-        (["--model", "yolo99n"], ["--model", "stock detection model", "'yolo99n'", "write yolov10n"]),
-        (["--model", "yolo11n-seg"], ["--model", "stock detection model", "'yolo11n-seg'", "write yolov10n"]),
-        (["--model", "yolo11n-cls"], ["--model", "stock detection model", "'yolo11n-cls'", "write yolov10n"]),
-        (["--out", "speed.txt"], ["--out", "must end in .json", "'speed.txt'"]),
-        (["--speed"], ["unrecognized arguments: --speed", "--help"]),
+        (["imgsz=100"], ["imgsz", "a multiple of 32", "'100'", "96 would do"]),
+        (["imgsz=small"], ["imgsz", "a multiple of 32", "'small'", "32 would do"]),
+        (["batch=0"], ["batch", "at least 1", "'0'", "1 would do"]),
+        (["threads=99999"], ["threads", "a whole number, 1 to", "'99999'"]),
+        (["rounds=1"], ["rounds", "at least 2", "'1'", "2 would do"]),
+        (["sizes=10,x"], ["sizes", "a whole number", "'x'"]),
+        (["formats=onnx,tensorrt"], ["formats", "one of torch, torchscript", "'tensorrt'"]),
+        (["skip=export"], ["skip", "one of model, operator, train", "'export'"]),
+        (["device=7777"], ["device", "cpu or the index", "'7777'"]),
+        (["device=cuda"], ["device", "cpu or the index", "'cuda'"]),
+        (["model=yolo99n"], ["model must be a stock model that upsamples", "'yolo99n'", "write yolov10n.yaml"]),
+        (["model=yolo11n-seg"], ["Detect or v10Detect", "yolo11n-seg ends in Segment", "add skip=train"]),
+        (["model=yolo11n-cls"], ["model must be", "yolo11n-cls", "nothing to swap"]),
+        (["model=no-such.pt"], ["model must be a file that is there", "'no-such.pt'"]),
+        (["model=no-such.yaml"], ["model must be a stock model", "a model YAML or a .pt file", "'no-such.yaml'"]),
+        (["model=plain.yaml"], ["model must be a model YAML that upsamples", "plain.yaml", "no nn.Upsample row"]),
+        (["model=broken.yaml"], ["model must be a model YAML that upsamples", "broken.yaml"]),
+        (["model=text.pt"], ["model must be a model that Ultralytics can build", "text.pt"]),
+        (["reference=plain.yaml"], ["reference must be a Python file", "plain.yaml"]),
+        (["out=speed.txt"], ["out", "must end in .json", "'speed.txt'"]),
+        (["out=text.pt/speed.json"], ["out must be in a folder that can be made", "text.pt/speed.json"]),
+        (["speed=1"], ["there is no key 'speed'", "--help"]),
+        (["--speed"], ["arguments are key=value", "'--speed'", "--help"]),
     ],
 )
-def test_a_wrong_argument_gets_one_line_with_rule_value_and_way_out(arguments, words, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        benchmark.main(arguments)
+def test_a_wrong_argument_gets_one_line_with_rule_value_and_way_out(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain.yaml").write_text("backbone: [[-1, 1, Conv, [64, 3, 2]]]\nhead: [[[0], 1, Detect, [80]]]\n")
+    (tmp_path / "broken.yaml").write_text("backbone: [")
+    (tmp_path / "text.pt").write_text("this is no checkpoint")
+    files = set(tmp_path.rglob("*"))
+    assert main(["benchmark", *arguments]) == 2
     error = capsys.readouterr().err
-    assert stopped.value.code == 2
     assert error.count("\n") == 1
     assert all(word in error for word in words), error
+    assert set(tmp_path.rglob("*")) == files
 
 
-def test_a_model_may_be_named_with_its_endings():
-    names = ("yolov10n", "yolov10n.yaml", "yolov10n-dysample", "yolov10n-dysample.yaml")
-    assert {benchmark.parser().parse_args(["--model", name]).model for name in names} == {"yolov10n"}
+def test_without_rich_one_line_says_how_to_get_it(monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "rich" else found(name))
+    assert main(["benchmark"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "pip install 'yolov10-dysample[benchmark]'" in error
+
+
+def test_loading_the_command_loads_neither_torch_nor_ultralytics():
+    code = "import sys, yolov10_dysample.commands.benchmark; print({'torch', 'ultralytics', 'rich'} & set(sys.modules))"
+    assert run(sys.executable, "-c", code, cwd=ROOT).strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["yolov10n", "yolov10n.yaml", "yolov10n-dysample", "yolov10n-dysample.yaml"])
+def test_a_stock_model_may_be_named_with_its_endings(name, tmp_path):
+    twins = make_twins(name, tmp_path)
+    assert twins == ("yolov10n", "yolov10n.yaml", "yolov10n-dysample.yaml", False, "v10Detect")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A model of one's own, as people have it: a YAML, its checkpoint, and the checkpoint of its DySample twin."""
+    folder = tmp_path_factory.mktemp("mine")
+    shutil.copy(find_stock("yolov10n.yaml"), folder / "mine.yaml")
+    yolo = YOLO(folder / "mine.yaml", verbose=False)
+    with torch.no_grad():
+        yolo.model.model[0].conv.weight[0, 0, 0, 0] = 1 / 3  # not a number of half precision
+    yolo.save(folder / "stock.pt")
+    use_dysample(yolo, init="bilinear")
+    nn.init.constant_(yolo.model.model[11].offset.weight, 0.25)
+    yolo.save(folder / "trained.pt")
+    return folder
+
+
+@pytest.mark.parametrize("file", ["mine.yaml", "stock.pt", "trained.pt"])
+def test_a_model_of_ones_own_gets_its_twin_and_is_left_as_it_was(models, file, tmp_path):
+    before = {path: path.read_bytes() for path in models.iterdir()}
+    twins = make_twins(str(models / file), tmp_path)
+    assert {path: path.read_bytes() for path in models.iterdir()} == before
+    assert twins.trained is (file == "trained.pt")
+    stock, ours = (YOLO(path, verbose=False).model for path in (twins.stock, twins.dysample))
+    assert [type(network.model[11]) for network in (stock, ours)] == [nn.Upsample, DySample]
+    assert ours.model[11].i == stock.model[11].i == 11
+    if file.endswith(".pt"):
+        weights = ours.state_dict()
+        assert all(torch.equal(value, weights[key]) for key, value in stock.state_dict().items())
+
+
+@pytest.mark.parametrize("file", ["mine.yaml", "stock.pt", "trained.pt"])
+def test_only_offsets_that_nobody_trained_are_spread(models, file, tmp_path):
+    twins = make_twins(str(models / file), tmp_path)
+    asked = settings(stock=twins.stock, dysample=twins.dysample, trained=twins.trained)
+    weight = load(OURS, asked).model.model[11].offset.weight
+    assert bool((weight == 0.25).all()) is twins.trained
+
+
+def test_a_checkpoint_can_do_a_training_step_with_all_its_weights(models, tmp_path):
+    twins = make_twins(str(models / "stock.pt"), tmp_path)
+    asked = settings(stock=twins.stock, dysample=twins.dysample, trained=twins.trained, reference=PUBLISHED_FILE)
+    for name in (STOCK, OURS, PUBLISHED):
+        make_training_step(name, asked)()
 
 
 SPREAD = {"median", "q1", "q3"}
 THREADS = min(2, os.cpu_count() or 1)
+TINY = ("imgsz=64", "rounds=2", "sizes=10", f"threads={THREADS}", "train_imgsz=64", "train_batch=1", "memory_runs=1")
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """What a tiny run printed, its record and its folder."""
     folder = tmp_path_factory.mktemp("speed")
-    options = {"imgsz": 64, "rounds": 2, "sizes": 10, "threads": THREADS, "runtimes": "eager,torchscript,onnx"}
-    options |= {"train-imgsz": 64, "train-batch": 1, "memory-runs": 1, "out": folder / "speed.json"}
-    arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    printed = run(sys.executable, ROOT / "scripts/benchmark.py", *arguments, cwd=folder)
+    more = ("formats=torch,torchscript,onnx", f"reference={PUBLISHED_FILE}", "out=speed.json")
+    printed = run(sys.executable, ROOT / "scripts/benchmark.py", *TINY, *more, cwd=folder)
     return printed, json.loads((folder / "speed.json").read_text()), folder
 
 
@@ -212,17 +386,18 @@ def test_a_run_records_everything(tiny):
     assert {"cpu", "cores", "system"} < set(record["machine"])
     assert {"python", "torch", "ultralytics", "onnxruntime", "yolov10-dysample"} < set(record["versions"])
     assert record["settings"]["threads"] == THREADS
-    assert record["command"].startswith("python scripts/benchmark.py --imgsz 64 --rounds 2")
+    assert record["command"].startswith("yolov10-dysample benchmark imgsz=64 ")
+    assert COMMAND.values(record["command"].split()[2:])["rounds"] == 2
 
     model, train, operator = record["model"], record["train"], record["operator"]
     assert {name: runtime["detail"] for name, runtime in model["runtimes"].items()} == {
-        "eager": f"torch, channels_last, {THREADS} threads",
+        "torch": f"torch, channels_last, {THREADS} threads",
         "torchscript": f"torch, {THREADS} threads",
         "onnx": f"CPUExecutionProvider, {THREADS} threads",
     }
-    assert "view size" in model["runtimes"]["eager"]["candidates"][PUBLISHED]["failed"]
+    assert "view size" in model["runtimes"]["torch"]["candidates"][PUBLISHED]["failed"]
     for found in (
-        *(model["runtimes"]["eager"]["candidates"][name] for name in (STOCK, OURS, ADAPTED)),
+        *(model["runtimes"]["torch"]["candidates"][name] for name in (STOCK, OURS, ADAPTED)),
         *(model["runtimes"]["onnx"]["candidates"][name] for name in (STOCK, OURS, PUBLISHED)),
         *(train["step"][name] for name in (STOCK, OURS, PUBLISHED)),
     ):
@@ -234,9 +409,9 @@ def test_a_run_records_everything(tiny):
     for memory in (model["memory"], train["memory"]):
         assert all(set(found["mib"]) == set(found["ratio"]) == SPREAD for found in memory.values())
 
-    assert [tuple(e["shape"]) for e in operator["shapes"]] == list(benchmark.SHAPES) * 2
+    assert [tuple(e["shape"]) for e in operator["shapes"]] == list(SHAPES) * 2
     assert [e["shape"] for e in operator["sweep"]] == [[1, 128, 10, 10]]
-    assert [tuple(e["shape"]) for e in operator["onnxruntime"]] == list(benchmark.YOLO_SHAPES)
+    assert [tuple(e["shape"]) for e in operator["onnxruntime"]] == list(YOLO_SHAPES)
     assert set(operator["ours_over_published"]) == {"channels_last", "contiguous"}
     for entry in (*operator["shapes"], *operator["sweep"], *operator["onnxruntime"]):
         assert set(entry["ours_over_published"]) == SPREAD
@@ -263,20 +438,50 @@ def test_every_number_of_a_run_is_finite_and_no_time_is_zero(tiny):
 @pytest.mark.slow
 def test_a_run_shows_its_progress_a_table_and_a_plot(tiny):
     printed, record, folder = tiny
-    for stage in ("eager, channels_last: timing", "onnx: exporting", "training step: timing", "operators, onnxruntime"):
+    for stage in ("torch, channels_last: timing", "onnx: exporting", "training step: timing", "operators, onnxruntime"):
         assert stage in printed
     assert speed_report.terminal(record) in printed
     assert (folder / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", benchmark.PARTS)
+@pytest.mark.parametrize("part", PARTS)
 def test_a_record_without_a_skipped_part_is_reported_too(tiny, part, tmp_path):
     record = copy.deepcopy(tiny[1])
     del record[part]
     assert speed_report.terminal(record)
-    speed_report.plot(record, tmp_path / "speed.png")
-    assert (tmp_path / "speed.png").is_file()
+    assert speed_plot.draw(record).startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_from_a_wheel_alone_it_ends_well_and_says_that_the_published_code_is_left_out(wheel_environment, tmp_path):
+    command = wheel_environment.path / "bin" / "yolov10-dysample"
+    printed = run(command, "benchmark", "model=yolov10n.yaml", "formats=torch,onnx", *TINY, cwd=tmp_path)
+    assert "the published code is left out" in printed
+    files = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    assert files == {"runs/benchmark/yolov10n.json", "runs/benchmark/yolov10n.png"}
+    record = json.loads((tmp_path / "runs/benchmark/yolov10n.json").read_text())
+    assert record["settings"]["reference"] is None
+    assert record["revision"] == "not a git checkout"
+    for name in ("torch", "onnx"):
+        candidates = record["model"]["runtimes"][name]["candidates"]
+        assert {key: set(found["ratio"]) for key, found in candidates.items()} == {STOCK: SPREAD, OURS: SPREAD}
+    assert set(record["train"]["step"]) == set(record["model"]["memory"]) == {STOCK, OURS}
+    assert "published" not in speed_report.terminal(record)
+    assert speed_report.terminal(record) in printed
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_exported_elsewhere_than_beside_it(models, tmp_path):
+    before = set(models.iterdir())
+    more = ("formats=onnx", "skip=train,operator", f"reference={PUBLISHED_FILE}", "out=speed.json")
+    run(sys.executable, ROOT / "scripts/benchmark.py", f"model={models / 'trained.pt'}", *TINY, *more, cwd=tmp_path)
+    assert set(models.iterdir()) == before
+    record = json.loads((tmp_path / "speed.json").read_text())
+    assert record["settings"]["offset_spread"] is None
+    found = record["model"]["runtimes"]["onnx"]["candidates"]
+    assert found[STOCK]["bytes"] < found[OURS]["bytes"]
+    assert found[PUBLISHED]["bytes"] != found[OURS]["bytes"]
 
 
 def test_the_readme_has_what_the_record_gives():
@@ -289,8 +494,12 @@ def test_the_readme_has_what_the_record_gives():
 
 def test_the_committed_record_is_of_a_full_default_run_with_every_runtime():
     record = json.loads((ROOT / "results/speed.json").read_text())
-    defaults = vars(benchmark.parser().parse_args([]))
-    del defaults["out"], defaults["threads"]  # the default of the latter is the machine's
+    defaults = COMMAND.values([])
     assert record["settings"]["threads"] == 2
-    assert {key: record["settings"][key] for key in defaults} == defaults
+    for key in ("imgsz", "batch", "device", "rounds", "sizes", "skip", "train_batch", "train_imgsz", "memory_runs"):
+        assert record["settings"][key] == defaults[key], key
+    assert record["settings"]["model"] == "yolov10n"
+    shown = {speed_report.PRINTED.get(name, name) for name in record["model"]["runtimes"]}
+    assert shown == {speed_report.PRINTED.get(name, name) for name in (*RUNTIMES, "openvino, f32")}
+    assert PUBLISHED in record["model"]["size"]
     assert {"missing", "failed"}.isdisjoint(key for r in record["model"]["runtimes"].values() for key in r)

@@ -19,7 +19,7 @@ except ImportError as error:  # no command can do without it, doctor neither
     )
 
 #: The modules beside this one that have a ``COMMAND``.
-COMMANDS = ("doctor", "convert", "plot", "compare")
+COMMANDS = ("doctor", "convert", "plot", "compare", "benchmark")
 
 
 def main(arguments: list[str] | None = None) -> int:

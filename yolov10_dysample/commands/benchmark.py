@@ -1,0 +1,178 @@
+"""``yolov10-dysample benchmark``: what DySample costs in the user's model, in the runtimes that are installed.
+
+It must check everything that it was given before it measures anything, and write nothing unless it measured.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, one_of, several, whole
+from yolov10_dysample.files import write_whole
+from yolov10_dysample.study.names import PARTS
+from yolov10_dysample.study.runtimes import RUNTIMES
+
+__all__ = ["COMMAND"]
+
+CORES = os.cpu_count() or 1
+#: Where a clone of the repository has the published code.
+REFERENCE = "tests/reference/published_dysample.py"
+#: Ultralytics' own heads whose loss a batch of boxes is enough for.
+HEADS = ("Detect", "v10Detect")
+INSTALL = "pip install 'yolov10-dysample[benchmark]'"
+
+
+def _device(text: str) -> str:
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if text != "cpu" and not (text.isdecimal() and int(text) < gpus):
+        raise ValueError(f"must be cpu or the index of one of this machine's {gpus} GPUs, got {text!r}; cpu would do")
+    return text
+
+
+def _record_file(text: str) -> Path:
+    if not text.endswith(".json"):
+        raise ValueError(f"must end in .json, got {text!r}; the plot gets the same name with .png")
+    return Path(text)
+
+
+def _reference(text: str) -> str:
+    from yolov10_dysample.study.peers import load_published
+
+    load_published(str(Path(text).resolve()))
+    return text
+
+
+def _run(values: dict[str, Any]) -> int:
+    if importlib.util.find_spec("rich") is None:
+        raise UsageError(f"rich is not installed, which shows the progress: {INSTALL}")
+    from yolov10_dysample.study.progress import Reporter
+    from yolov10_dysample.study.twins import make_twins
+
+    with tempfile.TemporaryDirectory(prefix="benchmark-twin-") as folder:
+        try:
+            twins = make_twins(values["model"], Path(folder))
+        except ValueError as error:
+            raise UsageError(f"model {error}") from None
+        if "train" not in values["skip"] and twins.head not in HEADS:
+            raise UsageError(
+                f"a training step is measured for models that end in {' or '.join(HEADS)}, and {values['model']} ends "
+                f"in {twins.head}; add skip=train"
+            )
+        out = values["out"] or Path("runs/benchmark", f"{twins.name}.json")
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"out must be in a folder that can be made, got {str(out)!r}: {error}") from None
+        with Reporter() as report:
+            record = _measured(values, twins, report)
+    _write(record, out)
+    return 0
+
+
+def _measured(values: dict[str, Any], twins: Any, report: Any) -> dict[str, Any]:
+    """The record, as it is written."""
+    from yolov10_dysample.study.benchmark import measure
+    from yolov10_dysample.study.records import environment_record
+    from yolov10_dysample.study.settings import OFFSET_SPREAD, Settings
+    from yolov10_dysample.study.timing import SEED, WARMUP
+
+    reference = values["reference"] or (REFERENCE if Path(REFERENCE).is_file() else None)
+    given = {**values, "reference": str(Path(reference).resolve()) if reference else None}
+    models = {"stock": twins.stock, "dysample": twins.dysample, "trained": twins.trained}
+    settings = Settings(**{key: value for key, value in {**given, **models}.items() if key in Settings._fields})
+    report(f"{twins.name} and its DySample twin, {settings.device}, {settings.threads} threads")
+    if not reference:
+        report(f"the published code is left out: it is in a clone, reference={REFERENCE}")
+    start = time.monotonic()
+    kept = {key: value for key, value in values.items() if key != "out"}
+    spread = None if twins.trained else OFFSET_SPREAD
+    return {
+        "command": _command_line(values),
+        **environment_record(),
+        "settings": {
+            **kept,
+            **{"model": twins.name, "reference": reference},
+            **{"seed": SEED, "warmup": WARMUP, "offset_spread": spread},
+        },
+        **measure(settings, report),
+        "seconds": round(time.monotonic() - start),
+    }
+
+
+def _command_line(values: dict[str, Any]) -> str:
+    """The command that has these values, as a user would write it."""
+    given = {key.name: values[key.name] for key in KEYS if values[key.name] != key.default}
+    words = [f"{key}={','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in given.items()]
+    return " ".join([PROGRAM, COMMAND.name, *words])
+
+
+def _write(record: dict[str, Any], out: Path) -> None:
+    from yolov10_dysample.study.speed_plot import draw
+    from yolov10_dysample.study.speed_report import terminal
+
+    write_whole(out, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    png = draw(record)
+    files = [out]
+    if png:
+        files.append(out.with_suffix(".png"))
+        write_whole(files[-1], png)
+    print(terminal(record))
+    print(f"\n{', '.join(map(str, files))}")
+
+
+KEYS = (
+    Key("model", "stock name, model YAML or .pt file; default yolov10n.yaml", default="yolov10n.yaml"),
+    Key("imgsz", "size of the images; default 640", whole(32, multiple=32), 640),
+    Key("batch", "images at a time; default 1", whole(1), 1),
+    Key("device", "cpu, or the index of a GPU; default cpu", _device, "cpu"),
+    Key("threads", f"of every runtime; default {min(2, CORES)} here", whole(1, most=CORES), min(2, CORES)),
+    Key(
+        "formats",
+        f"runtimes, those that are not installed are named; default {','.join(RUNTIMES)}",
+        several(one_of(tuple(RUNTIMES))),
+        list(RUNTIMES),
+    ),
+    Key("rounds", "timed rounds, half as many for training; default 30", whole(2), 30),
+    Key(
+        "sizes",
+        "heights and widths of the maps in the operators' sweep; default 10,20,40,80,160",
+        several(whole(2)),
+        [10, 20, 40, 80, 160],
+    ),
+    Key("skip", f"parts to leave out, of {','.join(PARTS)}; default none", several(one_of(PARTS)), []),
+    Key("train_batch", "images of a training step; default 4", whole(1), 4),
+    Key("train_imgsz", "their size; default 320", whole(32, multiple=32), 320),
+    Key("memory_runs", "processes for each peak of memory; default 3", whole(1), 3),
+    Key(
+        "reference",
+        f"Python file with the published DySample, to measure it too; default {REFERENCE} where that is",
+        _reference,
+    ),
+    Key("out", "record to write, with a plot beside it; default runs/benchmark/<model>.json", _record_file),
+)
+
+COMMAND = Command(
+    name="benchmark",
+    summary="measure what DySample costs in a model",
+    description="""
+    Time a model beside its DySample twin in the runtimes that are installed, and the operator beside its peers: speed,
+    memory, size and a training step. All candidates are run in turn in one process, and each round gives one ratio. If
+    the model is stock, its twin has DySample with offsets of half a pixel; if it is a checkpoint with DySample, its
+    twin has nearest upsampling. About ten minutes on two cores; skip and rounds make it shorter.
+    """,
+    keys=KEYS,
+    examples=f"""
+    {PROGRAM} benchmark model=yolov10n.yaml imgsz=640
+    {PROGRAM} benchmark model=best.pt formats=torch,onnx,openvino skip=operator,train
+    {PROGRAM} benchmark model=mine.yaml formats=onnx rounds=10 out=mine-speed.json
+    """,
+    run=_run,
+)

@@ -1,0 +1,165 @@
+"""The tasks of a benchmark, each run in a process of its own: ``python -m yolov10_dysample.study.tasks``.
+
+The process tells its parent on stdout, one JSON message a line, how far it is and what came of it. Whatever else it or
+a library prints goes to ``log.txt`` in its current folder: nothing may reach the parent that is not a message.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolov10_dysample.study.candidates import (
+    exported_candidates,
+    load,
+    make_images,
+    make_training_step,
+    predicting,
+    predicting_candidates,
+    training_candidates,
+)
+from yolov10_dysample.study.exports import OPENERS, Opened, export, size_of
+from yolov10_dysample.study.model_cost import count_operations, peak_memory
+from yolov10_dysample.study.names import STOCK
+from yolov10_dysample.study.operators import Tell, measure_onnx_operators, measure_operators
+from yolov10_dysample.study.runtimes import TORCH
+from yolov10_dysample.study.settings import Settings
+from yolov10_dysample.study.statistics import compared
+from yolov10_dysample.study.timing import WARMUP, merged, prepare_candidates, time_interleaved
+
+__all__ = ["TASKS", "main"]
+
+
+def measure_format(settings: Settings, tell: Tell, name: str) -> dict[str, Any]:
+    """The whole model in a runtime, by each name that the record has for it."""
+    if name == TORCH:
+        return {TORCH: time_torch(settings, tell)}
+    files: dict[str, Path | Exception] = {}
+    candidates = exported_candidates(settings)
+    for i, candidate in enumerate(candidates):
+        tell(f"{name}: exporting", i, len(candidates))
+        try:
+            files[candidate] = export(load(candidate, settings), name, Path.cwd() / candidate, settings)
+        except Exception as error:  # the other candidates are still measured, and the record names this one
+            files[candidate] = error
+    tell(f"{name}: exporting", len(candidates), len(candidates))
+    return {
+        label: time_exports(files, opener, settings, functools.partial(tell, f"{label}: timing"))
+        for label, opener in OPENERS[name].items()
+    }
+
+
+@torch.inference_mode()
+def time_torch(settings: Settings, tell: Tell) -> dict[str, Any]:
+    """Without an export, as `yolo predict` runs a model."""
+    batch = make_images(settings).to(settings.torch_device, memory_format=torch.channels_last)
+
+    def prepare(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+        model = predicting(name, settings)
+        return lambda: model(batch), {}
+
+    candidates = (*exported_candidates(settings), *predicting_candidates(settings))
+    runs, facts = prepare_candidates(dict.fromkeys(candidates), prepare)
+    stage = functools.partial(tell, f"{TORCH}, channels_last: timing")
+    figures = compared(time_interleaved(runs, settings.rounds, settings.torch_device, stage), "ms", STOCK)
+    detail = f"torch, channels_last, {torch.get_num_threads()} threads"
+    return {"detail": detail, "candidates": merged(facts, figures)}
+
+
+@torch.inference_mode()
+def time_exports(
+    files: dict[str, Path | Exception],
+    opener: Callable[..., Opened],
+    settings: Settings,
+    tell: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """The exports of all candidates, or why there is none."""
+    batch = make_images(settings)
+
+    def prepare(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+        file = files[name]
+        if isinstance(file, Exception):
+            raise file
+        run, detail = opener(file, batch, settings)
+        return run, {"bytes": size_of(file), "detail": detail}
+
+    runs, facts = prepare_candidates(files, prepare)
+    times = time_interleaved(runs, settings.rounds, settings.torch_device, tell)
+    details = {fact.pop("detail") for fact in facts.values() if "detail" in fact}
+    return {"detail": "; ".join(sorted(details)), "candidates": merged(facts, compared(times, "ms", STOCK))}
+
+
+def measure_size(settings: Settings, tell: Tell) -> dict[str, Any]:
+    """Parameters and multiply-adds an image of the model as it predicts."""
+    batch = make_images(settings)[:1].to(settings.torch_device)
+    record = {
+        name: count_operations(predicting(name, settings).to(memory_format=torch.contiguous_format), batch)
+        for name in exported_candidates(settings)
+    }
+    tell("parameters and multiply-adds: counted", 1, 1)
+    return record
+
+
+def measure_predicting_memory(settings: Settings, tell: Tell, name: str) -> float:
+    model, batch = predicting(name, settings), make_images(settings)
+    batch = batch.to(settings.torch_device, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for _ in range(WARMUP):
+            model(batch)
+    return peak_memory(settings.torch_device)
+
+
+def measure_training_memory(settings: Settings, tell: Tell, name: str) -> float:
+    step = make_training_step(name, settings)
+    for _ in range(WARMUP):
+        step()
+    return peak_memory(settings.torch_device)
+
+
+def measure_training(settings: Settings, tell: Tell) -> dict[str, Any]:
+    """A training step of all candidates."""
+    candidates = training_candidates(settings)
+    runs, facts = prepare_candidates(candidates, lambda name: (make_training_step(name, settings), {}))
+    stage = functools.partial(tell, "training step: timing")
+    times = time_interleaved(runs, max(2, settings.rounds // 2), settings.torch_device, stage)
+    return merged(facts, compared(times, "ms", STOCK))
+
+
+#: What the parent may ask for, some of it with an argument: a format or a candidate.
+TASKS: dict[str, Callable[..., Any]] = {
+    "format": measure_format,
+    "size": measure_size,
+    "predicting memory": measure_predicting_memory,
+    "training memory": measure_training_memory,
+    "training": measure_training,
+    "operators": measure_operators,
+    "onnx operators": measure_onnx_operators,
+}
+
+
+def main(task: str, settings: str, *arguments: str) -> None:
+    """Do one task in this process, and tell its result."""
+    messages = os.fdopen(os.dup(1), "w")  # a copy that programs started from here do not inherit
+    with Path("log.txt").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    import ultralytics  # noqa: F401  it sets torch's threads when it is imported
+
+    given = Settings(**json.loads(settings))
+    torch.set_num_threads(given.threads)
+
+    def tell(what: str, done: int, total: int) -> None:
+        print(json.dumps({"told": [what, done, total]}), file=messages, flush=True)
+
+    print(json.dumps({"result": TASKS[task](given, tell, *arguments)}), file=messages, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
