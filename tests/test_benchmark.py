@@ -309,9 +309,19 @@ def test_without_rich_one_line_says_how_to_get_it(monkeypatch, capsys):
     assert "pip install 'yolov10-dysample[benchmark]'" in error
 
 
-def test_loading_the_command_loads_neither_torch_nor_ultralytics():
-    code = "import sys, yolov10_dysample.commands.benchmark; print({'torch', 'ultralytics', 'rich'} & set(sys.modules))"
-    assert run(sys.executable, "-c", code, cwd=ROOT).strip() == "set()"
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("commands.benchmark", ["torch", "ultralytics", "rich"]),
+        (
+            "study.tasks",
+            ["torch.utils.flop_counter", "rich", "matplotlib.figure"],
+        ),  # peaks of memory are measured there
+    ],
+)
+def test_what_a_module_loads_is_not_more_than_it_needs(module, absent):
+    code = f"import sys, yolov10_dysample.{module}; print(set({absent}) & set(sys.modules))"
+    assert run(sys.executable, "-c", code, cwd=ROOT).splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize("name", ["yolov10n", "yolov10n.yaml", "yolov10n-dysample", "yolov10n-dysample.yaml"])
