@@ -208,7 +208,7 @@ def bare_environment(once) -> Environment:
 
 @pytest.fixture(scope="session")
 def stub_environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> StubEnvironment:
-    """The wheel installed beside stand-ins for torch and Ultralytics. Who damages it has to mend it."""
+    """The wheel beside stand-ins for torch and Ultralytics, for each worker of its own: who breaks it, mends it."""
     environment = StubEnvironment.build(tmp_path_factory.mktemp("stub") / "venv")
     environment.pip("install", "--no-deps", "--no-index", wheel)
     return environment

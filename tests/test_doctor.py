@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,18 @@ def test_a_runtime_that_cannot_be_imported_is_not_called_installed(doctor):
     assert output.endswith("healthy\n")
 
 
+def test_a_runtime_that_only_lacks_torch_gets_no_warning_of_its_own(stubbed):
+    broken = {
+        "torch.py": "raise OSError('no libtorch')",
+        "pnnx.py": "import torch",
+        "pnnx-1.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: pnnx\nVersion: 1.2\n",
+    }
+    output = stubbed(broken, ok=False)
+    assert "pnnx 1.2 (installed, cannot be imported: OSError: no libtorch)" in output
+    assert "warning" not in output
+    assert output.endswith("not healthy: 1 problem\n")
+
+
 def test_a_runtime_that_takes_too_long_does_not_hold_up_the_rest(stubbed, tmp_path):
     slow = {
         "openvino.py": "import time; time.sleep(60)",
@@ -311,6 +324,23 @@ def test_it_names_the_file_that_is_missing_whichever_it_is_and_the_command_that_
     assert wrong == {}
 
 
+class LinkedEnvironment(Environment):
+    """A virtual environment with links to this one's packages: built at once, for pip to add to and never to change."""
+
+    def fill(self) -> None:
+        for package in Path(sysconfig.get_path("purelib")).iterdir():
+            if "yolov10_dysample" not in package.name:
+                (self.site / package.name).symlink_to(package)
+
+
+@pytest.fixture(scope="module")
+def linked_environment(tmp_path_factory, wheel):
+    """The wheel beside the real torch and Ultralytics, to break."""
+    environment = LinkedEnvironment.build(tmp_path_factory.mktemp("linked") / "venv")
+    environment.pip("install", "--no-deps", "--no-index", wheel)
+    return environment
+
+
 REAL_DAMAGE = {
     "yolov10_dysample/registration.py": "registered   no",
     "yolov10_dysample/dysample.py": "registered   no",
@@ -321,14 +351,12 @@ REAL_DAMAGE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL_DAMAGE)
-def test_it_names_the_missing_file_beside_the_real_torch_and_ultralytics_too(
-    name, wheel_environment: Environment, tmp_path
-):
-    file = wheel_environment.site / name
+def test_it_names_the_missing_file_beside_the_real_torch_and_ultralytics_too(name, linked_environment, tmp_path):
+    file = linked_environment.site / name
     content = file.read_bytes()
     file.unlink()
     try:
-        output = Doctor(wheel_environment.python, tmp_path)(ok=False)
+        output = Doctor(linked_environment.python, tmp_path)(ok=False)
     finally:
         file.write_bytes(content)
     assert REAL_DAMAGE[name] in output
@@ -395,6 +423,7 @@ CHECKOUT_DAMAGE = {
     "yolov10_dysample/registration.py": "yolov10_dysample: DySample is not available in this process (ImportError: ",
     "yolov10_dysample/dysample.py": "yolov10_dysample: DySample is not available in this process (ModuleNotFoundErr",
     "yolov10_dysample/__init__.py": "`import yolov10_dysample` does not work (AttributeError: ",
+    "yolov10_dysample/version.py": "yolov10_dysample: DySample is not available in this process (ModuleNotFoundErr",
     "yolov10_dysample/model_files.py": "yolov10_dysample: DySample is not available in this process (ModuleNotFoundErr",
     "yolov10_dysample/commands/probe.py": "damaged: ",
     "configs": "the shipped model YAMLs are missing: " + REINSTALL,

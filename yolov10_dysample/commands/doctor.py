@@ -262,7 +262,7 @@ def _warnings(probed: Probed, installed: list[Installation], runtimes: dict[str,
     if changed:
         yield f"{_listed(changed)}; this undoes it: {REINSTALL}"
     for runtime in (runtime for distributions in runtimes.values() for runtime in distributions):
-        if runtime.failure:
+        if runtime.failure and runtime.failure != probed.errors.get("torch"):
             yield f"{runtime.name} cannot be imported: exports that need it fail until it is installed again"
     yield from _other_ultralytics(probed)
 
