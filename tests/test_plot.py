@@ -1,7 +1,8 @@
-"""Pictures of DySample: the offsets that are shown are the layer's, at their places, and looking changes nothing."""
+"""Pictures of DySample: the places, lines and labels say what is so, and looking changes nothing."""
 
 import copy
-import itertools
+import functools
+import io
 import os
 import re
 import shutil
@@ -9,134 +10,34 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
-from ultralytics import YOLO
 from ultralytics.engine.results import Results
 
 from tests.conftest import run
-from yolov10_dysample import offsets
+from tests.small_models import STOCK, picture, small_model
+from yolov10_dysample import figures
 from yolov10_dysample import plot as pictures
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.commands.plot import COMMAND
-from yolov10_dysample.dysample import DySample, dysample
-
-SMALL = """\
-nc: 1
-kpt_shape: [4, 3]
-backbone:
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 2]]
-head:
-  - [-1, 1, {row}]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [[3, 2], 1, {head}]
-"""
-STOCK = 'nn.Upsample, [None, 2, "nearest"]'
-HEADS = {"detect": "Detect, [1]", "segment": "Segment, [1, 4, 8]", "pose": "Pose, [1, [4, 3]]", "obb": "OBB, [1, 1]"}
+from yolov10_dysample.dysample import DySample
+from yolov10_dysample.offsets import OffsetField
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Makes a model whose layer 2 upsamples from a quarter of the image's size to half of it."""
-
-    def make(row="DySample, [2]", task="detect"):
-        torch.manual_seed(0)
-        file = tmp_path_factory.mktemp("model") / "small.yaml"
-        file.write_text(SMALL.format(row=row, head=HEADS[task]))
-        model = YOLO(file, task=task)
-        model.model.kpt_shape = [4, 3]  # in Ultralytics 8.3.0 only the trainer says so
-        return model
-
-    return make
-
-
-def picture(height, width):
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-# What is measured
-
-
-@pytest.mark.parametrize("row", ["DySample, [2, lp, 2]", "DySample, [4, pl, 2]", "DySample, [2, lp, 2, True, nearest]"])
-def test_the_field_has_the_offsets_that_the_layer_samples_at(small, row):
-    """x of every group before y of every group, in pixels of the layer's input."""
-    model = small(row)
-    layer = model.model.model[2]
-    moved = torch.tensor([[0.5, -0.25], [2.0, 1.0]])  # [x or y, group]
-    with torch.no_grad():
-        layer.offset.weight.zero_()
-        layer.offset.bias.view(2, 2, -1).copy_(moved[..., None] * 4)
-    (field,) = offsets.offset_fields(model, picture(32, 64), imgsz=64)
-    assert (field.i, field.scale, field.groups, field.init) == (2, layer.scale, 2, layer.init)
-    assert (field.size, field.stride) == ((8, 16), 4)
-    assert field.offset.shape == (2, 2, 8 * layer.scale, 16 * layer.scale)
-    assert torch.equal(field.offset, moved[..., None, None].expand_as(field.offset))
-
-
-def test_offsets_that_depend_on_the_image_are_those_of_this_image(small):
-    model = small()
-    inputs = []
-    layer = model.model.eval().model[2]
-    torch.nn.init.normal_(layer.offset.weight)
-    image = picture(32, 64)
-    (field,) = offsets.offset_fields(model, image, imgsz=64)
-    model.model.model[1].register_forward_hook(lambda module, args, output: inputs.append(output))
-    with torch.no_grad():
-        model.model(torch.tensor(image[..., ::-1].copy()).permute(2, 0, 1)[None] / 255)
-        expected = layer.predict_offset(inputs[0])[0]
-    assert expected.std() > 0.01
-    torch.testing.assert_close(field.offset.flatten(0, 1), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_the_image_is_what_the_network_saw_in_true_colours_with_its_padding(small):
-    red = np.zeros((40, 64, 3), np.uint8)
-    red[..., 2] = 255  # arrays are BGR, as in predict()
-    (field,) = offsets.offset_fields(small(), red, imgsz=64)
-    assert field.image.shape == (64, 64, 3)
-    assert field.image[32, 32].tolist() == [255, 0, 0]
-    assert field.image[0, 0].tolist() == [114, 114, 114]
-
-
-def test_a_shift_that_is_the_same_in_every_cell_has_no_spread():
-    generator = torch.Generator().manual_seed(0)
-    one_cell = torch.randn(3, 4, 2, 2, generator=generator)  # another one for each image, group and sub-pixel
-    found = offsets.offset_statistics(one_cell.repeat(1, 1, 5, 7), scale=2)
-    assert found["spread"] == pytest.approx(0, abs=1e-12)
-    assert found["largest"] == pytest.approx(torch.hypot(*one_cell.chunk(2, dim=1)).max().item())
-
-
-def test_statistics_of_a_known_pattern():
-    offset = torch.zeros(1, 2, 20, 20)
-    offset[:, 0, :, :10], offset[:, 0, :, 10:] = 3, -3
-    found = offsets.offset_statistics(offset, scale=2)
-    assert found == pytest.approx({"mean": 3, "p99": 3, "largest": 3, "spread": (9 / 2) ** 0.5})  # x varies, y does not
-    offset[0, 1, 0, :5] = 4  # 5 of 400 lengths
-    found = offsets.offset_statistics(offset, scale=2)
-    assert (found["p99"], found["largest"]) == (5, 5)
-    offset[0, 1, 0, :2] = 0  # 3 of 400
-    assert offsets.offset_statistics(offset, scale=2)["p99"] == 3
-
-
-@pytest.mark.parametrize(("scale", "init"), list(itertools.product([2, 3, 4], ["bilinear", "nearest"])))
-def test_places_are_where_the_operator_samples(scale, init):
-    height, width, groups = 3, 5, 2
-    row, column = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
-    coordinates = torch.stack((column, row)).repeat(groups, 1, 1)[None]
-    generator = torch.Generator().manual_seed(0)
-    offset = torch.randn(2, groups, height * scale, width * scale, generator=generator) * 2  # some leave the map
-    sampled = dysample(coordinates, offset.flatten(0, 1)[None], scale, init)[0].unflatten(0, (groups, 2))
-    places = offsets.sampling_places(offset, scale, init, stride=8)
-    torch.testing.assert_close(places, (sampled.transpose(0, 1) + 0.5) * 8, rtol=0, atol=1e-4)
+    """Makes small models, see small_model."""
+    return functools.partial(small_model, tmp_path_factory.mktemp("model"))
 
 
 def test_the_magnified_part_is_around_the_surest_detection():
     image = np.zeros((100, 200, 3), np.uint8)
     boxes = torch.tensor([[0, 0, 20, 20, 0.3, 0], [100, 50, 200, 100, 0.9, 0], [0, 0, 200, 100, 0.5, 0]])
     turned = torch.tensor([[40, 80, 20, 10, 0.7, 0.9, 0]])
-    assert pictures._focus(Results(image, "", {0: "a"}, boxes=boxes)) == pytest.approx((0.75, 0.75))
-    assert pictures._focus(Results(image, "", {0: "a"}, obb=turned)) == pytest.approx((0.2, 0.8))
-    assert pictures._focus(Results(image, "", {0: "a"}, boxes=boxes[:0])) == (0.5, 0.5)
+    assert pictures.focus_of(Results(image, "", {0: "a"}, boxes=boxes)) == pytest.approx((0.75, 0.75))
+    assert pictures.focus_of(Results(image, "", {0: "a"}, obb=turned)) == pytest.approx((0.2, 0.8))
+    assert pictures.focus_of(Results(image, "", {0: "a"}, boxes=boxes[:0])) == (0.5, 0.5)
 
 
 # What stays as it was
@@ -218,9 +119,136 @@ def test_every_image_size_kind_of_layer_and_task_can_be_drawn(small, row, size, 
             assert len(image.convert("RGB").resize((100, 100)).getcolors(10_000)) > 100
 
 
-def test_a_network_without_its_yolo_is_refused(small):
-    with pytest.raises(ValueError, match=r"the model must be YOLO\(\.\.\.\) .* got DetectionModel"):
-        offsets.offset_fields(small().model, picture(32, 32))
+def test_nothing_is_written_of_a_model_that_has_diverged(small, tmp_path):
+    model = small()
+    model.model.model[2].offset.bias.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"offsets must be finite numbers.* 2048 of 2048 in layer 2; .*lower lr0"):
+        pictures.plot(model, picture(32, 32), tmp_path / "out", imgsz=32)
+    assert not (tmp_path / "out").exists()
+
+
+def field(offset, init="bilinear"):
+    return OffsetField(2, offset, 2, init, np.full((64, 64, 3), 200, np.uint8))
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """What is written in the picture of a layer, as one text."""
+
+    def read(field):
+        drawn = []
+        monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+        figures.offsets(field, (0.5, 0.5))
+        return "\n".join(text.get_text() for text in drawn[0].findobj(Text))
+
+    return read
+
+
+@pytest.mark.parametrize("init", ["bilinear", "nearest"])
+def test_offsets_of_zero_are_said_in_words(texts, init):
+    said = texts(field(torch.zeros(2, 4, 16, 16), init))
+    assert f"All offsets are 0: the layer samples as nn.Upsample(scale_factor=2, mode='{init}')" in said
+    assert "99 %" not in said
+    assert "99 %" in texts(field(torch.full((2, 4, 16, 16), 0.1), init))
+
+
+def test_places_that_coincide_are_said_to_coincide(texts):
+    """At init=nearest one dot, the last that is drawn, would stand for four."""
+    shared, one_dot, four = (
+        "all sub-pixels of a cell start at its centre",
+        "all sub-pixels of a cell, at",
+        "top left of",
+    )
+    zero, moved = torch.zeros(2, 4, 16, 16), torch.full((2, 4, 16, 16), 0.1)
+    found = {
+        (init, name): [part in texts(field(offset, init)) for part in (shared, one_dot, four)]
+        for init in ("nearest", "bilinear")
+        for name, offset in (("zero", zero), ("moved", moved))
+    }
+    assert found == {
+        ("nearest", "zero"): [True, True, False],
+        ("nearest", "moved"): [True, False, True],
+        ("bilinear", "zero"): [False, False, True],
+        ("bilinear", "moved"): [False, False, True],
+    }
+
+
+SIZES = [64, 320, 640, 2000]  # pixels a side
+GREY = 90
+
+
+def drawn(result):
+    """The picture of what was found, without its title and margin, in values of red, green and blue."""
+    with Image.open(io.BytesIO(figures.predictions([("best.pt", result)], 0.25))) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    within = (pixels != 255).any(axis=2)
+    columns = np.flatnonzero(within[-40])  # a row of the image below all boxes, from edge to edge
+    rows = np.flatnonzero(within[:, columns[0] + 2])
+    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def results(size, boxes, **others):
+    image = np.full((size, size, 3), GREY, np.uint8)
+    rows = torch.tensor([[*(edge * size for edge in box), 0.9 - 0.01 * k, 0] for k, box in enumerate(boxes)])
+    return Results(image, "", {0: "tree"}, boxes=rows, **others)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_lines_are_as_wide_on_a_small_image_as_on_a_large_one(size):
+    pixels = drawn(results(size, [(0.25, 0.25, 0.75, 0.75)]))
+    middle = pixels[len(pixels) // 2]
+    line = np.flatnonzero((abs(middle - GREY) > 80).any(axis=1))  # half as blue as the line
+    assert len(line) in range(4, 11)  # two lines, each of 2 to 5 pixels of 1500
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_labels_hide_nothing_that_is_found(size):
+    edges = [k / 10 for k in range(1, 9)]
+    boxes = [(x, y, x + 0.095, y + 0.095) for y in edges for x in edges]  # hardly room between them
+    pixels = drawn(results(size, boxes))
+    side, line = len(pixels), 5
+    hidden = []
+    for box in boxes:
+        left, top, right, bottom = (round(edge * side) for edge in box)
+        inside = pixels[top + line : bottom - line, left + line : right - line]
+        hidden.append((abs(inside - GREY) > 30).any(axis=2).mean())
+    assert max(hidden) < 0.13  # of what is within the lines: a tenth of the box
+    above = pixels[round(0.06 * side) : round(0.095 * side)]
+    assert (abs(above - GREY) > 30).any(axis=2).mean() > 0.2  # there is room for labels
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_keypoints_and_masks_are_drawn_where_they_are_and_the_result_stays(size):
+    mask = torch.zeros(1, 64, 64)
+    mask[:, 32:48, 32:48] = 1
+    points = torch.tensor([[[0.4 * size, 0.3 * size]]])
+    result = results(size, [(0.2, 0.2, 0.8, 0.8)], masks=mask, keypoints=points)
+    before = copy.deepcopy(result)
+    pixels = drawn(result)
+    coloured = (abs(pixels - GREY) > 30).any(axis=2)
+    side = len(pixels)
+    shown = {(x, y): bool(coloured[round(y * side), round(x * side)]) for x in (0.4, 0.6) for y in (0.3, 0.6)}
+    assert shown == {(0.4, 0.3): True, (0.6, 0.6): True, (0.4, 0.6): False, (0.6, 0.3): False}
+    for part in ("boxes", "masks", "keypoints"):
+        assert torch.equal(getattr(result, part).data, getattr(before, part).data)
+    assert np.array_equal(result.orig_img, before.orig_img)
+
+
+LABEL = (20, 6)  # width and height
+ROOM = [
+    ("above", [(30, 40, 60, 80)], [(30, 34, 50, 40)]),
+    ("below, at the top edge", [(30, 2, 60, 40)], [(30, 40, 50, 46)]),
+    ("inside, in a box as high as the image", [(30, 0, 90, 100)], [(30, 0, 50, 6)]),
+    ("to the left, at the right edge", [(85, 40, 99, 80)], [(79, 34, 99, 40)]),
+    ("not over the label of a surer one", [(30, 40, 60, 80), (31, 41, 61, 81)], [(30, 34, 50, 40), (31, 81, 51, 87)]),
+    ("not over another box", [(30, 40, 50, 60), (30, 30, 50, 39.5)], [(30, 60, 50, 66), (30, 24, 50, 30)]),
+]
+
+
+def test_a_label_stands_where_there_is_room():
+    found = {name: figures.label_places(boxes, [LABEL] * len(boxes), (100, 100)) for name, boxes, _ in ROOM}
+    assert found == {name: expected for name, _, expected in ROOM}
+    assert figures.label_places([(2, 2, 18, 18)], [LABEL], (19, 19)) == [None]
 
 
 # The command
@@ -232,6 +260,9 @@ def weights(small, tmp_path_factory):
     here = tmp_path_factory.mktemp("weights")
     torch.save({"model": small().model}, here / "best.pt")
     torch.save({"model": small(STOCK).model}, here / "stock.pt")
+    diverged = small().model
+    diverged.model[2].offset.weight.data[0] = float("nan")
+    torch.save({"model": diverged}, here / "diverged.pt")
     return here
 
 
@@ -281,6 +312,11 @@ BAD_ARGUMENTS = [
     (["weights=best.onnx", *GOOD[1:]], "weights must be a .pt file: an export no longer has the layers"),
     (["weights=text.pt", *GOOD[1:]], "weights must be a checkpoint of Ultralytics, and text.pt cannot be opened: "),
     (["weights=stock.pt", *GOOD[1:]], "stock.pt has no DySample layer: train one (yolo train model=yolov10n-dysample"),
+    (
+        ["weights=diverged.pt", *GOOD[1:]],
+        "offsets must be finite numbers, and those of diverged.pt are not: 256 of 8192 in layer 2; the model has "
+        "diverged: train it again with a lower lr0, or take an earlier checkpoint",
+    ),
     ([*GOOD, "other=text.pt"], "other must be a checkpoint of Ultralytics, and text.pt cannot be opened: "),
     ([*GOOD, "other=yolov10n.pt"], "other must be a .pt file, but yolov10n.pt is not there"),
     ([GOOD[0], "source=none.png"], "source must be an image file, but there is no none.png"),

@@ -5,18 +5,35 @@ It uses matplotlib's figures apart from pyplot, whose state belongs to the calle
 
 from __future__ import annotations
 
+import copy
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from yolov10_dysample.offsets import OffsetField, sampling_places
+from yolov10_dysample.offsets import Boxes, OffsetField, Result, found_boxes, sampling_places
+
+__all__ = [
+    "PictureRow",
+    "draw_detections",
+    "draw_frame",
+    "draw_places",
+    "exaggeration",
+    "label_places",
+    "layout",
+    "offsets",
+    "png",
+    "predictions",
+    "short_names",
+    "window_of",
+]
 
 INK, GREY = "#263238", "#78909c"
 #: Blue, vermilion, green and black: told apart with any kind of colour vision (Okabe and Ito).
@@ -26,7 +43,9 @@ WINDOW = 12  # output pixels a side of the magnified part: more would hide one a
 ARROWS = 20  # a side, at most
 WIDTH, GAP = 10.0, 0.15  # inches: 10 points are then 12 pixels in a README 900 wide
 WIDE_ASPECT = 0.45  # height over width below which pictures are not set side by side
-SMALL_IMAGE_PX = 320  # pixels: on smaller images the labels would hide what they label
+DPI = 150
+LABEL_PT, LABEL_PAD_PT = 8.0, 1.5  # points: the size of a label's text, and the room round it
+COVERED = 0.1  # the part of a detection that a label may cover
 
 
 def offsets(field: OffsetField, focus: tuple[float, float]) -> bytes:
@@ -35,20 +54,20 @@ def offsets(field: OffsetField, focus: tuple[float, float]) -> bytes:
     window = window_of(field, focus)
     shape, part = height / width, (window[3] - window[2]) / (window[1] - window[0])
     tops = (
-        [_PictureRow([part], below=0.6), _PictureRow([shape])]
+        [PictureRow([part], below=0.6), PictureRow([shape])]
         if shape < WIDE_ASPECT
-        else [_PictureRow([part, shape], below=0.6)]
+        else [PictureRow([part, shape], below=0.6)]
     )
     columns = min(field.groups, 2 if shape < WIDE_ASPECT else 4)
     counts = [min(columns, field.groups - first) for first in range(0, field.groups, columns)]
-    lengths = [_PictureRow([shape] * count, columns, above=0.3, tallest=4.0) for count in counts]
-    bar = _PictureRow([0.015], above=0.0, below=0.5, tallest=0.14)  # room beside it for the outermost ticks
-    figure, (places, arrows, *maps, colours) = _layout([*tops, *lengths, bar], header=0.85)
-    _draw_places(places, field, window)
+    lengths = [PictureRow([shape] * count, columns, above=0.3, tallest=4.0) for count in counts]
+    bar = PictureRow([0.015], above=0.0, below=0.5, tallest=0.14)  # room beside it for the outermost ticks
+    figure, (places, arrows, *maps, colours) = layout([*tops, *lengths, bar], header=0.85)
+    draw_places(places, field, window)
     _draw_arrows(arrows, field, window)
     _draw_lengths(maps, colours, field)
     _draw_title(figure, field)
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_title(figure: Figure, field: OffsetField) -> None:
@@ -57,13 +76,20 @@ def _draw_title(figure: Figure, field: OffsetField) -> None:
         f"Layer {field.i}: DySample from {rows} x {columns} to {rows * scale} x {columns * scale} pixels, "
         f"{field.groups} group{'s' * (field.groups > 1)} of channels, init {field.init}"
     )
-    said = (
-        "Offsets, in pixels of the layer's input (cells): mean {mean:.3g}, 99 % below {p99:.3g}, largest "
-        "{largest:.3g};\nstandard deviation over the image {spread:.3g} (0 if all cells are moved alike)"
-    ).format(**field.statistics)
     left, top, height = GAP / WIDTH, figure.get_figheight(), figure.get_figheight()
     figure.text(left, (top - 0.1) / height, title, va="top", weight="bold", size=12, color=INK)
-    figure.text(left, (top - 0.38) / height, said, va="top", size=11, color=INK)
+    figure.text(left, (top - 0.38) / height, _in_words(field), va="top", size=11, color=INK)
+
+
+def _in_words(field: OffsetField) -> str:
+    start = "all sub-pixels of a cell start at its centre"
+    if not field.offset.any():
+        upsample = f"nn.Upsample(scale_factor={field.scale}, mode='{field.init}')"
+        return f"All offsets are 0: the layer samples as {upsample}" + f";\n{start}" * (field.init == "nearest")
+    return (
+        "Offsets, in pixels of the layer's input (cells): mean {mean:.3g}, 99 % up to {p99:.3g}, largest "
+        "{largest:.3g};\nstandard deviation over the image {spread:.3g} (0 if all cells are moved alike)"
+    ).format(**field.statistics) + f"; {start}" * (field.init == "nearest")
 
 
 def window_of(field: OffsetField, focus: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -83,7 +109,8 @@ def window_of(field: OffsetField, focus: tuple[float, float]) -> tuple[int, int,
     return left, right, top, bottom
 
 
-def _draw_places(axis: Any, field: OffsetField, window: tuple[int, int, int, int]) -> None:
+def draw_places(axis: Axes, field: OffsetField, window: tuple[int, int, int, int]) -> None:
+    """Draw where the output pixels of a window sample: dots, each with a line from where an offset of 0 samples."""
     left, right, top, bottom = window
     scale, stride = field.scale, field.stride
     part = (..., slice(top * scale, bottom * scale), slice(left * scale, right * scale))
@@ -92,27 +119,39 @@ def _draw_places(axis: Any, field: OffsetField, window: tuple[int, int, int, int
     _show_image(axis, field.image)
     axis.hlines(np.arange(top, bottom + 1) * stride, left * stride, right * stride, color="white", lw=1)
     axis.vlines(np.arange(left, right + 1) * stride, top * stride, bottom * stride, color="white", lw=1)
-    for k, colour in enumerate(COLOURS):
-        # With a scale of 2 these are the sub-pixels of a cell; with a larger one they tell neighbours apart.
-        (x0, y0), (x1, y1) = (places[..., k // 2 :: 2, k % 2 :: 2].reshape(2, -1) for places in (starts, ends))
+    shared_start = field.init == "nearest"
+    for rows, columns, colour, label in _kinds_of_dots(field):
+        (x0, y0), (x1, y1) = (places[..., rows, columns].reshape(2, -1) for places in (starts, ends))
         axis.plot([x0, x1], [y0, y1], color=colour, lw=0.8, alpha=0.5)
-        axis.plot(x0, y0, "o", ms=7, mfc="none", mec=colour, mew=0.9)
-        label = f"{SUB_PIXELS[k]} of a cell" if scale == 2 else "colours tell neighbours apart" if k == 0 else None
+        axis.plot(x0, y0, "o", ms=7, mfc="none", mec=GREY if shared_start else colour, mew=0.9)
         axis.plot(x1, y1, "o", ms=4, mfc=colour, mec="white", mew=0.4, label=label)
-    axis.plot([], [], "o", ms=7, mfc="none", mec=GREY, label="start: offset 0")
+    start = "start: centre" if shared_start else "start: offset 0"
+    axis.plot([], [], "o", ms=7, mfc="none", mec=GREY, label=start)
     axis.set_xlim(left * stride, right * stride)
     axis.set_ylim(bottom * stride, top * stride)
-    rows, columns = field.size
+    cells = field.size
     several = ", one dot for each group" if field.groups > 1 else ""
     axis.set_title(
         f"Where the output pixels sample{several}\n"
-        f"{bottom - top} x {right - left} of {rows} x {columns} cells of {stride:g} px",
+        f"{bottom - top} x {right - left} of {cells[0]} x {cells[1]} cells of {stride:g} px",
         size=11,
     )
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False, handletextpad=0, columnspacing=1)
 
 
-def _draw_arrows(axis: Any, field: OffsetField, window: tuple[int, int, int, int]) -> None:
+def _kinds_of_dots(field: OffsetField) -> list[tuple[slice, slice, str, str | None]]:
+    """Rows and columns of the output pixels that are drawn alike, their colour, and what the legend says of them."""
+    if field.init == "nearest" and not field.offset.any():
+        return [(slice(None), slice(None), INK, "all sub-pixels of a cell, at its centre")]
+    # With a scale of 2 these are the sub-pixels of a cell; with a larger one they tell neighbours apart.
+    labels = [f"{name} of a cell" for name in SUB_PIXELS] if field.scale == 2 else ["colours tell neighbours apart"]
+    return [
+        (slice(k // 2, None, 2), slice(k % 2, None, 2), colour, labels[k] if k < len(labels) else None)
+        for k, colour in enumerate(COLOURS)
+    ]
+
+
+def _draw_arrows(axis: Axes, field: OffsetField, window: tuple[int, int, int, int]) -> None:
     # Whole cells, so that what tells sub-pixels apart, the same in every cell, makes no pattern of its own.
     cells = -(-max(field.size) // ARROWS)
     means = _block_means(field.offset.mean(dim=1), cells * field.scale) * field.stride
@@ -136,10 +175,15 @@ def _draw_arrows(axis: Any, field: OffsetField, window: tuple[int, int, int, int
         headlength=4,
         headaxislength=3.6,
     )
-    left, right, top, bottom = (edge * field.stride for edge in window)
-    axis.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=COLOURS[0], lw=2)
+    draw_frame(axis, field, window)
     length = f"drawn {factor:g} times as long" if factor > 1 else "at their true length"
     axis.set_title(f"Mean offset of cells and groups, {length}\nFrame: the magnified part", size=11)
+
+
+def draw_frame(axis: Axes, field: OffsetField, window: tuple[int, int, int, int], colour: str = COLOURS[0]) -> None:
+    """Draw a frame round a window over the image that the network saw."""
+    left, right, top, bottom = (edge * field.stride for edge in window)
+    axis.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colour, lw=2)
 
 
 def _block_means(values: Tensor, block: int) -> Tensor:
@@ -157,7 +201,7 @@ def exaggeration(length: float, room: float) -> float:
     return max([step for step in steps if 0 < step * length <= room], default=1)
 
 
-def _draw_lengths(axes: list[Any], bar: Any, field: OffsetField) -> None:
+def _draw_lengths(axes: list[Axes], bar: Axes, field: OffsetField) -> None:
     lengths = _block_means(torch.hypot(*field.offset), field.scale).numpy()
     height, width = field.image.shape[:2]
     low, high = lengths.min(), max(lengths.max(), lengths.min() + 0.001)  # less is no difference to look at
@@ -170,28 +214,143 @@ def _draw_lengths(axes: list[Any], bar: Any, field: OffsetField) -> None:
     colours.outline.set_visible(False)
 
 
-def _show_image(axis: Any, image: np.ndarray) -> None:
+def _show_image(axis: Axes, image: np.ndarray) -> None:
     pale = 255 - (255 - image) * 0.5  # so that marks stand out
     extent = (0, image.shape[1], image.shape[0], 0)
     axis.imshow(pale.astype(np.uint8), extent=extent, interpolation="bilinear", aspect="auto")
     axis.set_axis_off()
 
 
-def predictions(shown: list[tuple[str, Any]], conf: float) -> bytes:
+def predictions(shown: list[tuple[str, Result]], conf: float) -> bytes:
     """The PNG of what models find in one image, from pairs of a model's name and its result."""
     height, width = shown[0][1].orig_shape
-    small: dict[str, Any] = (
-        {"labels": False, "conf": False, "line_width": 1} if min(height, width) < SMALL_IMAGE_PX else {}
-    )
     rows = [[0], [1]] if len(shown) > 1 and height / width < WIDE_ASPECT else [list(range(len(shown)))]
-    figure, axes = _layout([_PictureRow([height / width] * len(row), tallest=8.0) for row in rows])
+    figure, axes = layout([PictureRow([height / width] * len(row), tallest=8.0) for row in rows])
     names = short_names([name for name, _ in shown])
     for axis, name, (_, result) in zip(axes, names, shown, strict=True):
-        axis.imshow(result.plot(**small)[..., ::-1], aspect="auto")
-        axis.set_axis_off()
+        labelled = draw_detections(axis, result)
         found = f"{len(result)} detection{'s' * (len(result) != 1)} of confidence {conf:g} or more"
-        axis.set_title(f"{name}\n{found}", size=11, parse_math=False)
-    return _png(figure)
+        some = f", {labelled} labelled" if labelled < len(found_boxes(result) or ()) else ""
+        axis.set_title(f"{name}\n{found}{some}", size=11, parse_math=False)
+    return png(figure)
+
+
+def draw_detections(axis: Axes, result: Result, labels: bool = True) -> int:
+    """Draw what was found over its image: lines as wide on any image, and labels where they hide nothing.
+
+    Returns:
+        int: The detections that have a label.
+    """
+    height, width = result.orig_shape
+    axis.imshow(_drawn_by_ultralytics(axis, result)[..., ::-1], extent=(0, width, height, 0), aspect="auto")
+    axis.set_axis_off()
+    boxes = found_boxes(result)
+    return _draw_labels(axis, result, boxes) if labels and boxes is not None else 0
+
+
+def _drawn_by_ultralytics(axis: Axes, result: Result) -> np.ndarray:
+    """The image (BGR) with boxes, masks and keypoints, in the size that it is shown in: Ultralytics draws in pixels."""
+    if (boxes := found_boxes(result)) is None:
+        return result.plot()
+    shown = axis.get_window_extent()
+    size = max(round(shown.height), 1), max(round(shown.width), 1)
+    factor = size[1] / result.orig_shape[1]
+    resized = copy.copy(result)
+    resized.orig_img, resized.orig_shape = _resized(result.orig_img, size), size
+    for name, lengths in (("boxes", 4), ("obb", 4), ("keypoints", 2)):
+        if (part := getattr(result, name, None)) is not None:
+            data = part.data.clone()
+            data[..., :lengths] *= factor
+            setattr(resized, name, type(part)(data, size))
+    side = (boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]).amin(dim=1).median().item() * factor
+    return resized.plot(labels=False, conf=False, line_width=min(max(round(side / 25), 1), 3))
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    channels = torch.tensor(image).permute(2, 0, 1)[None].float()
+    resized = F.interpolate(channels, size, mode="bicubic", antialias=True)[0]
+    return np.ascontiguousarray(resized.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+
+
+def _draw_labels(axis: Axes, result: Result, boxes: Boxes) -> int:
+    from ultralytics.utils.plotting import colors  # of the boxes, too
+
+    surest = boxes.conf.argsort(descending=True)
+    texts = [
+        axis.text(
+            0,
+            0,
+            f"{result.names[int(kind)]} {conf:.2f}",
+            size=LABEL_PT,
+            color="white",
+            va="bottom",
+            parse_math=False,
+            bbox={"facecolor": np.divide(colors(int(kind)), 255), "edgecolor": "none", "pad": LABEL_PAD_PT},
+        )
+        for kind, conf in zip(boxes.cls[surest].tolist(), boxes.conf[surest].tolist(), strict=True)
+    ]
+    height, width = result.orig_shape
+    unit = width / axis.get_window_extent().width
+    pad = LABEL_PAD_PT * DPI / 72 * unit
+    extents = [text.get_window_extent() for text in texts]
+    sizes = [(extent.width * unit + 2 * pad, extent.height * unit + 2 * pad) for extent in extents]
+    places = label_places(boxes.xyxy[surest].tolist(), sizes, (height, width))
+    for text, place in zip(texts, places, strict=True):
+        if place is None:
+            text.remove()
+        else:
+            text.set_position((place[0] + pad, place[3] - pad))
+    return sum(place is not None for place in places)
+
+
+Corners = tuple[float, float, float, float]
+
+
+def label_places(
+    boxes: Sequence[Sequence[float]], sizes: Sequence[tuple[float, float]], shape: tuple[int, int]
+) -> list[Corners | None]:
+    """Where labels go: at a corner of their boxes, within the image, over no other label and next to nothing found.
+
+    Args:
+        boxes (float[n][4]): Left, top, right and bottom, in pixels of the image; the first have the first choice.
+        sizes (float[n][2]): Width and height of the labels, in pixels of the image.
+        shape (tuple[int, int]): Height and width of the image.
+
+    Returns:
+        list: For each box left, top, right and bottom of its label, or None where there is no room.
+
+    Example:
+        >>> label_places([(10, 20, 40, 60), (12, 22, 42, 62)], [(25, 8), (25, 8)], (100, 100))
+        [(10, 12, 35, 20), (12, 62, 37, 70)]
+        >>> label_places([(0, 0, 20, 20)], [(30, 12)], (20, 20))
+        [None]
+    """
+    placed: list[Corners | None] = []
+    for box, size in zip(boxes, sizes, strict=True):
+        taken = [label for label in placed if label is not None]
+        placed.append(next((spot for spot in _spots(box, size) if _is_free(spot, boxes, taken, shape)), None))
+    return placed
+
+
+def _spots(box: Sequence[float], size: tuple[float, float]) -> list[Corners]:
+    """Above, below and inside a box, at its left, then at its right."""
+    (left, top, right, bottom), (width, height) = box, size
+    return [(x, y, x + width, y + height) for y in (top - height, bottom, top) for x in (left, right - width)]
+
+
+def _is_free(spot: Corners, boxes: Sequence[Sequence[float]], taken: list[Corners], shape: tuple[int, int]) -> bool:
+    left, top, right, bottom = spot
+    within = left >= 0 and top >= 0 and right <= shape[1] and bottom <= shape[0]
+    return (
+        within
+        and not any(_overlap(spot, label) for label in taken)
+        and all(_overlap(spot, box) <= COVERED * (box[2] - box[0]) * (box[3] - box[1]) for box in boxes)
+    )
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    width, height = (min(one[k + 2], other[k + 2]) - max(one[k], other[k]) for k in (0, 1))
+    return max(width, 0) * max(height, 0)
 
 
 def short_names(names: list[str]) -> list[str]:
@@ -207,7 +366,7 @@ def short_names(names: list[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _PictureRow:
+class PictureRow:
     """Pictures side by side, in inches: room above for titles and below, and the height that no picture exceeds."""
 
     shapes: list[float]  # height over width
@@ -225,10 +384,10 @@ class _PictureRow:
         return [min((self.cell - GAP) * shape, self.tallest) for shape in self.shapes]
 
 
-def _layout(rows: list[_PictureRow], header: float = 0.1) -> tuple[Figure, list[Any]]:
+def layout(rows: list[PictureRow], header: float = 0.1) -> tuple[Figure, list[Axes]]:
     """A figure with axes of known shapes, without waste."""
     total = header + sum(row.above + max(row.heights) + row.below for row in rows)
-    figure, top, axes = Figure(figsize=(WIDTH, total)), total - header, []
+    figure, top, axes = Figure(figsize=(WIDTH, total), dpi=DPI), total - header, []
     for row in rows:
         top -= row.above
         for k, (shape, height) in enumerate(zip(row.shapes, row.heights, strict=True)):
@@ -239,7 +398,8 @@ def _layout(rows: list[_PictureRow], header: float = 0.1) -> tuple[Figure, list[
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file of 150 pixels to an inch."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
+    figure.savefig(file, format="png", dpi=DPI)
     return file.getvalue()

@@ -7,10 +7,10 @@ Ultralytics stays. Importing it does not load Ultralytics.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,9 +19,17 @@ from torch import Tensor, nn
 
 from yolov10_dysample.dysample import DySample, _start
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 __all__ = [
+    "Boxes",
     "OffsetField",
+    "Result",
+    "Source",
+    "YOLOModel",
     "checked_network",
+    "found_boxes",
     "model_name",
     "offset_fields",
     "offset_statistics",
@@ -29,6 +37,50 @@ __all__ = [
     "record_offsets",
     "sampling_places",
 ]
+
+
+#: What ``model.predict`` takes for one image: a file, an array (BGR), a tensor (RGB, 0 to 1) or an image of Pillow.
+Source: TypeAlias = "str | Path | np.ndarray | Tensor | Image.Image"
+
+
+class Boxes(Protocol):
+    """What is used of Ultralytics' ``Boxes`` and ``OBB``: corners in pixels of the image, confidence and class."""
+
+    data: Tensor
+
+    @property
+    def xyxy(self) -> Tensor: ...
+
+    @property
+    def conf(self) -> Tensor: ...
+
+    @property
+    def cls(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+
+class Result(Protocol):
+    """What is used of Ultralytics' ``Results``; ``orig_shape`` is height and width."""
+
+    orig_img: np.ndarray
+    orig_shape: tuple[int, int]
+    names: dict[int, str]
+    boxes: Boxes | None
+    obb: Boxes | None
+
+    def plot(self, **options: Any) -> np.ndarray: ...
+
+    def __len__(self) -> int: ...
+
+
+class YOLOModel(Protocol):
+    """What is used of Ultralytics' ``YOLO``, which declares of its attributes only what they are at first."""
+
+    model: Any
+    predictor: Any
+
+    def predict(self, source: Source, **options: Any) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +122,7 @@ class OffsetField:
         return offset_statistics(self.offset.flatten(0, 1)[None], self.scale)
 
 
-def offset_fields(model: Any, source: Any, imgsz: int = 640) -> list[OffsetField]:
+def offset_fields(model: YOLOModel, source: Source, imgsz: int = 640) -> list[OffsetField]:
     """The offsets of every DySample layer of a model, in one prediction.
 
     Args:
@@ -79,8 +131,8 @@ def offset_fields(model: Any, source: Any, imgsz: int = 640) -> list[OffsetField
         imgsz (int): As in ``model.predict``.
 
     Raises:
-        ValueError: If the model has no DySample layer or is an exported one, ``source`` is not one image, or ``imgsz``
-            is not a whole number of at least 32.
+        ValueError: If the model has no DySample layer or is an exported one, ``source`` is not one image, ``imgsz`` is
+            not a whole number of at least 32, or an offset is not a finite number.
 
     Example:
         >>> from ultralytics import YOLO
@@ -143,7 +195,10 @@ def sampling_places(offset: Tensor, scale: int, init: str = "bilinear", stride: 
     return (torch.stack((x, y)) + 0.5) * stride
 
 
-def record_offsets(model: Any, source: Any, imgsz: int, conf: float = 0.25) -> tuple[list[OffsetField], Any]:
+def record_offsets(
+    model: YOLOModel, source: Source, imgsz: int, conf: float = 0.25
+) -> tuple[list[OffsetField], Result]:
+    """The fields of :func:`offset_fields`, and the result of the same prediction."""
     network = checked_network(model)
     if not any(isinstance(layer, DySample) for layer in network.modules()):
         raise ValueError(
@@ -153,9 +208,9 @@ def record_offsets(model: Any, source: Any, imgsz: int, conf: float = 0.25) -> t
     offsets: dict[int, tuple[Tensor, DySample]] = {}
     images: list[Tensor] = []
 
-    def note_offset(layer: Any, inputs: tuple, output: Tensor) -> None:
+    def note_offset(layer: DySample, inputs: tuple[Tensor], output: Tensor) -> None:
         offset = layer.predict_offset(inputs[0])[0].detach().float().cpu()
-        offsets[layer.i] = offset.unflatten(0, (2, layer.groups)), layer
+        offsets[cast(int, layer.i)] = offset.unflatten(0, (2, layer.groups)), layer
 
     def watch(copied: nn.Module) -> None:
         copied.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0]))
@@ -164,15 +219,30 @@ def record_offsets(model: Any, source: Any, imgsz: int, conf: float = 0.25) -> t
                 layer.register_forward_hook(note_offset)
 
     result = predict_by_copy(model, source, imgsz, conf, watch)
+    _check_finite(model_name(model), {i: offset for i, (offset, _) in sorted(offsets.items())})
     channels = images[-1][0, :3].detach().float().cpu()
     image = channels.expand(3, -1, -1) if len(channels) == 1 else F.pad(channels, (0, 0, 0, 0, 0, 3 - len(channels)))
     seen = (image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     return [OffsetField(i, offset, m.scale, m.init, seen) for i, (offset, m) in sorted(offsets.items())], result
 
 
+def _check_finite(name: str, offsets: dict[int, Tensor]) -> None:
+    wrong = {i: int((~offset.isfinite()).sum()) for i, offset in offsets.items()}
+    counts = ", ".join(f"{n} of {offsets[i].numel()} in layer {i}" for i, n in wrong.items() if n)
+    if counts:
+        raise ValueError(
+            f"offsets must be finite numbers, and those of {name} are not: {counts}; the model has diverged: train it "
+            f"again with a lower lr0, or take an earlier checkpoint"
+        )
+
+
 def predict_by_copy(
-    model: Any, source: Any, imgsz: int, conf: float, watch: Callable[[nn.Module], None] = lambda copied: None
-) -> Any:
+    model: YOLOModel,
+    source: Source,
+    imgsz: int,
+    conf: float,
+    watch: Callable[[nn.Module], None] = lambda copied: None,
+) -> Result:
     """The result of a prediction by a copy of the network: Ultralytics fuses what it predicts with, and keeps it."""
     _check_source(source)
     if isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz < 32:
@@ -182,7 +252,7 @@ def predict_by_copy(
     try:
         watch(model.model)
         quiet = dict.fromkeys(("verbose", "save", "save_txt", "save_crop", "show", "visualize", "augment"), False)
-        results = model.predict(source, imgsz=imgsz, conf=conf, **quiet)
+        results: Sequence[Result] = model.predict(source, imgsz=imgsz, conf=conf, **quiet)
     except Exception as error:  # of Ultralytics, of OpenCV, of a head that is not theirs
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -195,7 +265,12 @@ def predict_by_copy(
     return results[0]
 
 
-def checked_network(model: Any) -> nn.Module:
+def found_boxes(result: Result) -> Boxes | None:
+    """The detections of a result, turned or upright; None where its task has none, or nothing was found."""
+    return next((boxes for boxes in (result.obb, result.boxes) if boxes is not None and len(boxes)), None)
+
+
+def checked_network(model: YOLOModel) -> nn.Module:
     network = getattr(model, "model", None)
     if not isinstance(network, nn.Module) or not hasattr(model, "predictor"):
         raise ValueError(
@@ -204,7 +279,7 @@ def checked_network(model: Any) -> nn.Module:
     return network
 
 
-def _check_source(source: Any) -> None:
+def _check_source(source: Source) -> None:
     """Refuse, of what Ultralytics would predict on, all files that are not one image."""
     if not isinstance(source, (str, Path)):
         return
@@ -226,5 +301,5 @@ def _check_source(source: Any) -> None:
         raise ValueError(f"source must be an image file, and {source} cannot be read as one")
 
 
-def model_name(model: Any) -> str:
+def model_name(model: YOLOModel) -> str:
     return str(getattr(model, "ckpt_path", None) or getattr(model, "model_name", None) or type(model).__name__)

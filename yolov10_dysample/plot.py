@@ -7,16 +7,30 @@ setting of them is changed.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from yolov10_dysample.files import write_whole
-from yolov10_dysample.offsets import OffsetField, checked_network, model_name, predict_by_copy, record_offsets
+from yolov10_dysample.offsets import (
+    OffsetField,
+    Result,
+    Source,
+    YOLOModel,
+    checked_network,
+    found_boxes,
+    model_name,
+    predict_by_copy,
+    record_offsets,
+)
 
-__all__ = ["check_folder", "draw", "plot", "write"]
+__all__ = ["check_folder", "draw", "focus_of", "plot", "write"]
 
 
 def plot(
-    model: Any, source: Any, out: str | Path, imgsz: int = 640, other: Any = None, conf: float = 0.25
+    model: YOLOModel,
+    source: Source,
+    out: str | Path,
+    imgsz: int = 640,
+    other: YOLOModel | None = None,
+    conf: float = 0.25,
 ) -> list[Path]:
     """Draw what the DySample layers of a model do to an image, and what the model finds there.
 
@@ -37,7 +51,7 @@ def plot(
 
 
 def draw(
-    model: Any, source: Any, imgsz: int = 640, other: Any = None, conf: float = 0.25
+    model: YOLOModel, source: Source, imgsz: int = 640, other: YOLOModel | None = None, conf: float = 0.25
 ) -> tuple[list[OffsetField], dict[str, bytes]]:
     """What :func:`plot` draws, and the PNG files to be, by their names."""
     from yolov10_dysample import figures  # loads matplotlib
@@ -50,7 +64,7 @@ def draw(
     shown = [(model_name(model), result)]
     if other is not None:
         shown.append((model_name(other), predict_by_copy(other, source, imgsz, conf)))
-    pictures = {f"offsets-layer{field.i}.png": figures.offsets(field, _focus(result)) for field in fields}
+    pictures = {f"offsets-layer{field.i}.png": figures.offsets(field, focus_of(result)) for field in fields}
     return fields, {**pictures, "predictions.png": figures.predictions(shown, conf)}
 
 
@@ -70,16 +84,13 @@ def check_folder(out: str | Path) -> None:
             raise ValueError(f"out must be a folder, but {path} is a file")
 
 
-def _focus(result: Any) -> tuple[float, float]:
+def focus_of(result: Result) -> tuple[float, float]:
     """The centre of the surest detection, else of the image, as fractions of its width and height.
 
     Fractions of the padded image too: the padding is less than a stride, and the stretching of RT-DETR is no matter.
     """
-    if (boxes := getattr(result, "obb", None)) is not None and len(boxes):
-        centres = boxes.xyxyxyxyn.mean(dim=1)
-    elif (boxes := getattr(result, "boxes", None)) is not None and len(boxes):
-        centres = boxes.xywhn[:, :2]
-    else:
+    if (boxes := found_boxes(result)) is None:
         return 0.5, 0.5
-    x, y = centres[boxes.conf.argmax()].tolist()
-    return x, y
+    left, top, right, bottom = boxes.xyxy[boxes.conf.argmax()].tolist()
+    height, width = result.orig_shape
+    return (left + right) / 2 / width, (top + bottom) / 2 / height
