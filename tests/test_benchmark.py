@@ -7,7 +7,6 @@ import copy
 import importlib.util
 import json
 import math
-import os
 import shutil
 import sys
 
@@ -22,7 +21,7 @@ from yolov10_dysample.commands.benchmark import COMMAND, REFERENCE
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.dysample import DySample, dysample
 from yolov10_dysample.model_files import find_stock
-from yolov10_dysample.study import benchmark, speed_plot, speed_report
+from yolov10_dysample.study import benchmark, operators, speed_plot, speed_report
 from yolov10_dysample.study.candidates import load, make_training_step
 from yolov10_dysample.study.model_cost import count_operations
 from yolov10_dysample.study.names import ADAPTED, OURS, PARTS, PUBLISHED, STOCK
@@ -375,8 +374,19 @@ def test_a_checkpoint_can_do_a_training_step_with_all_its_weights(models, tmp_pa
         make_training_step(name, asked)()
 
 
+def test_operators_are_measured_without_the_published_code_too(monkeypatch):
+    monkeypatch.setattr(operators, "SHAPES", ((1, 32, 5, 4),))
+    told = []
+    found = operators.measure_operators(settings(sizes=[10]), lambda *progress: told.append(progress))
+    assert set(found) == {"shapes", "sweep"}
+    for entry in (*found["shapes"], *found["sweep"]):
+        assert set(entry) == {"shape", "memory_format", "candidates"}
+        assert set(entry["candidates"]) == set(UPSAMPLERS) - {PUBLISHED, ADAPTED}
+    assert told[-1] == ("operators, channels_last, 1x128x10x10: timing", 2, 2)
+
+
 SPREAD = {"median", "q1", "q3"}
-THREADS = min(2, os.cpu_count() or 1)
+THREADS = 1  # not the default, and two workers of the tests share a machine
 TINY = ("imgsz=64", "rounds=2", "sizes=10", f"threads={THREADS}", "train_imgsz=64", "train_batch=1", "memory_runs=1")
 
 
@@ -466,7 +476,9 @@ def test_a_record_without_a_skipped_part_is_reported_too(tiny, part, tmp_path):
 @pytest.mark.slow
 def test_from_a_wheel_alone_it_ends_well_and_says_that_the_published_code_is_left_out(wheel_environment, tmp_path):
     command = wheel_environment.path / "bin" / "yolov10-dysample"
-    printed = run(command, "benchmark", "model=yolov10n.yaml", "formats=torch,onnx", *TINY, cwd=tmp_path)
+    printed = run(
+        command, "benchmark", "model=yolov10n.yaml", "formats=torch,onnx", "skip=operator", *TINY, cwd=tmp_path
+    )
     assert "the published code is left out" in printed
     files = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     assert files == {"runs/benchmark/yolov10n.json", "runs/benchmark/yolov10n.png"}
