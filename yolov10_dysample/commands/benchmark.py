@@ -5,8 +5,6 @@ It must check everything that it was given before it measures anything, and writ
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import tempfile
 import time
@@ -16,6 +14,7 @@ from typing import Any
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, one_of, several, whole
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.names import PARTS
+from yolov10_dysample.study.packages import require_packages
 from yolov10_dysample.study.runtimes import RUNTIMES
 
 __all__ = ["COMMAND"]
@@ -25,7 +24,6 @@ CORES = os.cpu_count() or 1
 REFERENCE = "tests/reference/published_dysample.py"
 #: Ultralytics' own heads whose loss a batch of boxes is enough for.
 HEADS = ("Detect", "v10Detect")
-INSTALL = "pip install 'yolov10-dysample[benchmark]'"
 
 
 def _device(text: str) -> str:
@@ -51,8 +49,10 @@ def _reference(text: str) -> str:
 
 
 def _run(values: dict[str, Any]) -> int:
-    if importlib.util.find_spec("rich") is None:
-        raise UsageError(f"rich is not installed, which shows the progress: {INSTALL}")
+    try:
+        require_packages(("matplotlib", "rich"), "benchmark")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     from yolov10_dysample.study.progress import Reporter
     from yolov10_dysample.study.twins import make_twins
 
@@ -115,10 +115,11 @@ def _command_line(values: dict[str, Any]) -> str:
 
 
 def _write(record: dict[str, Any], out: Path) -> None:
+    from yolov10_dysample.study.json_files import write_json
     from yolov10_dysample.study.speed_plot import draw
     from yolov10_dysample.study.speed_report import terminal
 
-    write_whole(out, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    write_json(out, record)
     png = draw(record)
     files = [out]
     if png:
