@@ -450,7 +450,7 @@ def test_a_run_that_diverged_is_recorded_and_counted(folder):
 
 def test_a_report_is_written_again_from_records_alone(folder, capsys):
     assert main(["compare", f"report={folder}"]) == 0
-    assert capsys.readouterr().out.strip() == (folder / "report.md").read_text().strip()
+    assert capsys.readouterr().out.strip() == (folder / "report.md").read_text(encoding="utf-8").strip()
     assert (folder / "report.png").is_file()
 
 
@@ -621,12 +621,12 @@ def test_the_committed_reports_are_what_the_records_give():
     assert folders
     for folder in folders:
         told = "run: python -m yolov10_dysample.study.compare_report results/compare/*/"
-        assert compare_report.report(folder) == (folder / "report.md").read_text(), told
+        assert compare_report.report(folder) == (folder / "report.md").read_text(encoding="utf-8"), told
 
 
 def test_the_readme_has_what_the_records_give(monkeypatch):
     monkeypatch.chdir(ROOT)
-    readme = Path("README.md").read_text()
+    readme = Path("README.md").read_text(encoding="utf-8")
     folders = [Path("results/compare") / name for name in compare_report.TITLES]
     begin, end = compare_report.BEGIN, compare_report.END
     given = compare_report.section(folders, Path("README.md")).removeprefix(begin).removesuffix(end)
@@ -642,4 +642,6 @@ def test_the_readme_claims_no_gain_that_the_records_do_not_show():
         for arm in records
         if all(is_gain(compare_report.gain(records, arm, base)) for base in ("nearest", "bilinear"))
     ]
-    assert ("**Not measurably, on the data made here.**" in (ROOT / "README.md").read_text()) is (not won)
+    assert ("**Not measurably, on the data made here.**" in (ROOT / "README.md").read_text(encoding="utf-8")) is (
+        not won
+    )
