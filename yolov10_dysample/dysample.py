@@ -5,15 +5,33 @@ The class path ``yolov10_dysample.dysample.DySample`` is pickled into users' che
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["INITS", "STYLES", "VARIANTS", "DySample", "dysample"]
+__all__ = [
+    "INITS",
+    "MAX_SCALE",
+    "OFFSET_RANGE",
+    "STYLES",
+    "VARIANTS",
+    "DySample",
+    "dysample",
+    "is_whole_number",
+    "start_positions",
+]
 
 INITS = ("bilinear", "nearest")
 STYLES = ("lp", "pl")
 MAX_SCALE = 8
+
+#: What a layer multiplies its predicted offsets by, as published: four units of the convolution are one pixel.
+OFFSET_RANGE = 0.25
+
+_MAX_SEED = 2**62
+_MOST_GROUPS_SUGGESTED = 64
 
 #: The paper's four variants, as arguments of :class:`DySample`.
 VARIANTS = {
@@ -41,7 +59,8 @@ def dysample(x: Tensor, offset: Tensor, scale: int = 2, init: str = "bilinear") 
 
     Returns:
         Tensor[B, C, scale * H, scale * W]: In the dtype and memory format of ``x``. Coordinates are never coarser than
-        float32: float16 places 80 columns only to 1/16 of a pixel.
+        float32: float16 places 80 columns only to 1/16 of a pixel. A NaN offset gives NaN at its place, in all channels
+        of its group; an infinite one samples the border.
 
     Raises:
         ValueError: If the shapes, ``scale`` or ``init`` do not fit together.
@@ -58,33 +77,52 @@ def dysample(x: Tensor, offset: Tensor, scale: int = 2, init: str = "bilinear") 
     tiny-smart/dysample at efcf8ae.
     """
     if _is_traced():  # where comparing sizes would freeze them, so that no argument is checked
-        return _sample_each_group(x, *_places(x, offset, scale, init))
+        return _sample_each_group(x, *_grid_coordinates(x, offset, scale, init))
     _check_call(x, offset, scale, init)
-    if _suits_rows(x, offset):
-        return _sample_rows(x, offset, scale, init)
-    return _sample_folded_groups(x, *_places(x, offset, scale, init))
+    if _can_use_embedding_bag(x, offset):
+        return _sample_by_embedding_bag(x, offset, scale, init)
+    return _sample_folded_groups(x, *_grid_coordinates(x, offset, scale, init))
 
 
-def _start(size: int, scale: int, init: str, like: Tensor) -> Tensor:
-    """Where an offset of zero samples, along one side, in pixels of the input: 0 is the centre of the first pixel."""
+def start_positions(size: int, scale: int, init: str, like: Tensor) -> Tensor:
+    """Where an offset of zero samples, along one side of a map, before it is kept within the map.
+
+    Args:
+        size (int): Height or width of the map that is sampled.
+        scale (int): Output size over input size, 2 to 8.
+        init (str): ``"bilinear"`` or ``"nearest"``, as :func:`dysample` takes it.
+        like (Tensor): A floating-point tensor, whose dtype and device the positions take.
+
+    Returns:
+        Tensor[scale * size]: In pixels of the map; 0 is the centre of the first pixel.
+
+    Example:
+        >>> start_positions(2, scale=2, init="bilinear", like=torch.empty(0))
+        tensor([-0.2500,  0.2500,  0.7500,  1.2500])
+        >>> start_positions(2, scale=2, init="nearest", like=torch.empty(0))
+        tensor([0., 0., 1., 1.])
+
+    Source: Liu et al., "Learning to Upsample by Learning to Sample", ICCV 2023, section 3.2.
+    """
     index = torch.arange(size * scale, dtype=like.dtype, device=like.device)
     return torch.floor(index / scale) if init == "nearest" else (index + 0.5) / scale - 0.5
 
 
-def _places(x: Tensor, offset: Tensor, scale: int, init: str) -> tuple[Tensor, Tensor]:
+def _grid_coordinates(x: Tensor, offset: Tensor, scale: int, init: str) -> tuple[Tensor, Tensor]:
     """Where to sample, as ``grid_sample`` wants it, x and y apart: -1 and 1 are the outer edges of the map."""
     height, width = x.shape[-2:]
     dx, dy = offset.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=1)
     # In four dimensions: pnnx 20260526, which Ultralytics pins, takes a vector of as many columns as there are groups
     # for one number to each group.
-    start_x = _start(width, scale, init, dx).view(1, 1, 1, -1)
-    start_y = _start(height, scale, init, dy).view(1, 1, -1, 1)
-    return _place(start_x, dx, width), _place(start_y, dy, height)
+    start_x = start_positions(width, scale, init, dx).view(1, 1, 1, -1)
+    start_y = start_positions(height, scale, init, dy).view(1, 1, -1, 1)
+    return _grid_coordinate(start_x, dx, width), _grid_coordinate(start_y, dy, height)
 
 
-def _place(start: Tensor, offset: Tensor, size: int) -> Tensor:
-    # Zero padding with places held between the border pixels' centres is border padding, and the form that
-    # runtimes have fast kernels for. One epsilon inside, so that rounding cannot pull in the zeros beyond the border.
+def _grid_coordinate(start: Tensor, offset: Tensor, size: int) -> Tensor:
+    # Runtimes have fast kernels for zero padding, not for border padding. The two give the same numbers once no
+    # coordinate lies beyond the centre of a border pixel. The clamp stops one epsilon before that centre: without it,
+    # rounding could mix in the zeros of the padding.
     # No number is divided by the size: in a trace that is the reciprocal of an integer, which Core ML lacks.
     limit = (size - 1) / size - torch.finfo(offset.dtype).eps
     return ((2 * start + 1) / size - 1 + offset / (size / 2)).clamp(-limit, limit)
@@ -112,7 +150,7 @@ def _sample_each_group(x: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
     return y.to(x.dtype)
 
 
-def _suits_rows(x: Tensor, offset: Tensor) -> bool:
+def _can_use_embedding_bag(x: Tensor, offset: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == offset.dtype == torch.float32
@@ -121,10 +159,20 @@ def _suits_rows(x: Tensor, offset: Tensor) -> bool:
         and x.numel() < 2**31
         and not (torch.is_grad_enabled() and (x.requires_grad or offset.requires_grad))
         and not torch.compiler.is_compiling()
+        and _has_finite_sum(x)
+        and _has_finite_sum(offset)
     )
 
 
-def _sample_rows(x: Tensor, offset: Tensor, scale: int, init: str) -> Tensor:
+def _has_finite_sum(values: Tensor) -> bool:
+    """Whether neither NaN nor infinity is among the values, in one quick pass; very large values may be refused too.
+
+    No index may be computed from NaN, and ``grid_sample`` decides which places a NaN in the map reaches.
+    """
+    return math.isfinite(values.sum().item())
+
+
+def _sample_by_embedding_bag(x: Tensor, offset: Tensor, scale: int, init: str) -> Tensor:
     """Inference on channels_last maps on a CPU, as `yolo predict` runs: twice as fast as ``grid_sample`` there.
 
     In that memory format each group of a pixel is one row of a table, and bilinear sampling is a weighted sum of four
@@ -134,9 +182,9 @@ def _sample_rows(x: Tensor, offset: Tensor, scale: int, init: str) -> Tensor:
     groups, (rows, columns) = offset.shape[1] // 2, offset.shape[2:]
     # The groups are the innermost dimension, as in the table; folded into the columns, for loops long enough to pay.
     place = offset.permute(0, 2, 3, 1).unflatten(-1, (2, groups)).movedim(-2, 0)
-    place = place.clone(memory_format=torch.contiguous_format).view(2, batch, rows, columns * groups).nan_to_num_(0.0)
-    start_x = _start(width, scale, init, offset).view(-1, 1).expand(-1, groups).reshape(-1)
-    start_y = _start(height, scale, init, offset).view(-1, 1)
+    place = place.clone(memory_format=torch.contiguous_format).view(2, batch, rows, columns * groups)
+    start_x = start_positions(width, scale, init, offset).view(-1, 1).expand(-1, groups).reshape(-1)
+    start_y = start_positions(height, scale, init, offset).view(-1, 1)
     inside = 1 - torch.finfo(torch.float32).eps  # so that there is a next column and row to the last place
     place[0].add_(start_x).clamp_(0, (width - 1) * inside)
     place[1].add_(start_y).clamp_(0, (height - 1) * inside)
@@ -171,11 +219,8 @@ def _is_traced() -> bool:
 def _check_call(x: Tensor, offset: Tensor, scale: int, init: str) -> None:
     _check_scale(scale)
     _check_choice("init", init, INITS)
-    if x.dim() != 4 or not x.is_floating_point():
-        raise ValueError(f"x must be a floating-point map [B, C, H, W], got {x.dtype} of shape {list(x.shape)}")
+    _check_map(x)
     batch, channels, height, width = x.shape
-    if height < 1 or width < 1:
-        raise ValueError(f"x must have at least one row and one column, got H x W = {height} x {width}")
     if offset.dim() != 4 or offset.shape[0] != batch or offset.shape[2:] != (height * scale, width * scale):
         raise ValueError(
             f"offset must be [B, 2 * groups, scale * H, scale * W] = [{batch}, 2 * groups, {height * scale}, "
@@ -188,8 +233,16 @@ def _check_call(x: Tensor, offset: Tensor, scale: int, init: str) -> None:
         )
 
 
+def _check_map(x: Tensor) -> None:
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError(f"x must be a floating-point map [B, C, H, W], got {x.dtype} of shape {list(x.shape)}")
+    height, width = x.shape[2:]
+    if height < 1 or width < 1:
+        raise ValueError(f"x must have at least one row and one column, got H x W = {height} x {width}")
+
+
 def _check_scale(scale: int) -> None:
-    if not _is_int(scale) or not 2 <= scale <= MAX_SCALE:
+    if not is_whole_number(scale) or not 2 <= scale <= MAX_SCALE:
         raise ValueError(
             f"scale must be a whole number from 2 to {MAX_SCALE} (output size over input size), got {scale!r}"
         )
@@ -200,15 +253,21 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _is_int(value: object) -> bool:
+def is_whole_number(value: object) -> bool:
+    """Whether a value is an int, and not True or False, which Python counts among them.
+
+    Example:
+        >>> [is_whole_number(value) for value in (2, 2.0, True, "2")]
+        [True, False, False, False]
+    """
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 class DySample(nn.Module):
     """Learnt upsampling: predicts an offset for every output pixel and samples the input there.
 
-    See :func:`dysample` for the sampling. The offsets come from a 1x1 convolution and are scaled by 0.25, or, with
-    ``dyscope``, by ``0.5 * sigmoid(scope(x))``, which starts at 0.25.
+    See :func:`dysample` for the sampling. The offsets come from a 1x1 convolution and are scaled by 0.25
+    (:data:`OFFSET_RANGE`), or, with ``dyscope``, by ``0.5 * sigmoid(scope(x))``, which starts at 0.25.
 
     Args:
         in_channels (int): Channels of the input, and of the output.
@@ -225,15 +284,14 @@ class DySample(nn.Module):
         ``[B, in_channels, H, W]`` to ``[B, in_channels, scale * H, scale * W]``; dtype and memory format are kept.
 
     Raises:
-        ValueError: If an argument is out of its range, or ``in_channels`` cannot be split as asked.
+        ValueError: If an argument is out of its range, or ``in_channels`` cannot be split as asked; when called, if
+            the map is not floating point, not of four dimensions or not of ``in_channels`` channels.
 
     Note:
         Making a layer takes no numbers from torch's global random generator: with one seed, the layers made after it
         start the same whether or not a model has DySample in it. A ``state_dict`` of the published code loads.
 
     Attributes:
-        range_factor (float): What the offsets are multiplied by: 0.25, as published. With a larger one they reach
-            further, and learn faster. Twice this times the sigmoid with ``dyscope``.
         fold_traced_groups (bool): Sample all groups at once in a trace too. Off, for a graph that suits every
             runtime; on, for the runtimes that are faster with it.
 
@@ -247,7 +305,6 @@ class DySample(nn.Module):
     """
 
     fold_traced_groups = False
-    range_factor = 0.25
 
     def __init__(
         self,
@@ -289,7 +346,7 @@ class DySample(nn.Module):
             return
         # A seed from a copy of the generator: the numbers that come next belong to the next layer.
         state = torch.Generator().set_state(torch.get_rng_state())
-        seed = int(torch.randint(2**62, (), generator=state, device="cpu"))
+        seed = int(torch.randint(_MAX_SEED, (), generator=state, device="cpu"))
         weight = torch.empty(self.offset.weight.shape, device="cpu")
         weight.normal_(0.0, 0.001, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
@@ -302,18 +359,25 @@ class DySample(nn.Module):
             >>> DySample(64, init="nearest").predict_offset(torch.rand(1, 64, 5, 4)).abs().max().item()
             0.0
         """
+        if not _is_traced():
+            self._check_input(x)
         features = F.pixel_shuffle(x, self.scale) if self.style == "pl" else x
         offset = self.offset(features)
-        offset = offset * (
-            self.scope(features).sigmoid() * (2 * self.range_factor) if self.dyscope else self.range_factor
-        )
+        offset = offset * (self.scope(features).sigmoid() * (2 * OFFSET_RANGE) if self.dyscope else OFFSET_RANGE)
         return F.pixel_shuffle(offset, self.scale) if self.style == "lp" else offset
 
     def forward(self, x: Tensor) -> Tensor:
         offset = self.predict_offset(x)
         if self.fold_traced_groups and _is_traced():
-            return _sample_folded_groups(x, *_places(x, offset, self.scale, self.init))
+            return _sample_folded_groups(x, *_grid_coordinates(x, offset, self.scale, self.init))
         return dysample(x, offset, self.scale, self.init)
+
+    def _check_input(self, x: Tensor) -> None:
+        _check_map(x)
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"x must have in_channels = {self.in_channels} channels, got {x.shape[1]} in shape {list(x.shape)}"
+            )
 
     def extra_repr(self) -> str:
         return (
@@ -345,9 +409,9 @@ def _check_layer(in_channels: int, scale: int, style: str, groups: int, dyscope:
     _check_choice("init", init, INITS)
     if not isinstance(dyscope, bool):
         raise ValueError(f"dyscope must be True or False, got {dyscope!r}")
-    if not _is_int(in_channels) or in_channels < 1:
+    if not is_whole_number(in_channels) or in_channels < 1:
         raise ValueError(f"in_channels must be a whole number of at least 1, got {in_channels!r}")
-    if not _is_int(groups) or groups < 1 or in_channels % groups:
+    if not is_whole_number(groups) or groups < 1 or in_channels % groups:
         raise ValueError(
             f"groups must be a whole number that divides in_channels ({in_channels}), got {groups!r}; "
             f"{_divisor_near(in_channels, groups)} would do"
@@ -359,5 +423,6 @@ def _check_layer(in_channels: int, scale: int, style: str, groups: int, dyscope:
 
 
 def _divisor_near(number: int, wanted: int) -> int:
-    target = wanted if _is_int(wanted) else 4
-    return min((d for d in range(1, min(number, 64) + 1) if number % d == 0), key=lambda d: abs(d - target))
+    target = wanted if is_whole_number(wanted) else 4
+    divisors = (d for d in range(1, min(number, _MOST_GROUPS_SUGGESTED) + 1) if number % d == 0)
+    return min(divisors, key=lambda d: abs(d - target))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolov10_dysample.dysample import DySample, _start
+from yolov10_dysample.dysample import DySample, start_positions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -190,8 +190,8 @@ def sampling_places(offset: Tensor, scale: int, init: str = "bilinear", stride: 
                 [16., 16., 48., 48.]])
     """
     height, width = (side // scale for side in offset.shape[-2:])
-    x = (_start(width, scale, init, offset) + offset[0]).clamp(0, width - 1)
-    y = (_start(height, scale, init, offset)[:, None] + offset[1]).clamp(0, height - 1)
+    x = (start_positions(width, scale, init, offset) + offset[0]).clamp(0, width - 1)
+    y = (start_positions(height, scale, init, offset)[:, None] + offset[1]).clamp(0, height - 1)
     return (torch.stack((x, y)) + 0.5) * stride
 
 
