@@ -170,6 +170,8 @@ def unknown_layer(model):
     ("change", "options", "error", "message"),
     [
         (None, {"rows": [12]}, ValueError, r"row 12 of yolov10n\.yaml is Concat"),
+        (None, {"rows": {11: 1}}, ValueError, r"rows must be a list of row indices, got \{11: 1\}"),
+        (None, {"rows": "11"}, ValueError, "rows must be a list of row indices, got '11'"),
         (
             None,
             {"groups": 5},

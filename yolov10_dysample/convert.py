@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
 
 from yolov10_dysample.dysample import INITS, MAX_SCALE, STYLES, DySample
 
-__all__ = ["UPSAMPLE", "convert_rows", "convert_yaml"]
+__all__ = ["UPSAMPLE", "convert_rows", "convert_yaml", "list_rows"]
 
 UPSAMPLE = "nn.Upsample"
 
@@ -51,7 +51,7 @@ def convert_rows(
     """
     _check_options(style, groups, dyscope, init)
     where = model.get("yaml_file", "the model") if isinstance(model, dict) else "the model"
-    all_rows = _rows(model, where)
+    all_rows = list_rows(model, where)
     swapped = _rows_to_swap(all_rows, rows, where)
     tail = [
         style,
@@ -66,7 +66,15 @@ def convert_rows(
     return copy.deepcopy({**model, "backbone": all_rows[:split], "head": all_rows[split:]}), swapped
 
 
-def convert_yaml(text: str, **options: Any) -> str:
+def convert_yaml(
+    text: str,
+    *,
+    rows: Iterable[int] | None = None,
+    style: str = "lp",
+    groups: int = 4,
+    dyscope: bool = False,
+    init: str = "bilinear",
+) -> str:
     """Do :func:`convert_rows` to the text of a model YAML, keeping its comments and layout.
 
     Only the end of a row, ``nn.Upsample, [None, 2, "nearest"]``, is rewritten, and the result is parsed to see that it
@@ -75,7 +83,7 @@ def convert_yaml(text: str, **options: Any) -> str:
 
     Args:
         text (str): The model YAML.
-        **options: Those of :func:`convert_rows`.
+        rows, style, groups, dyscope, init: As in :func:`convert_rows`.
 
     Raises:
         ValueError: If ``text`` is not YAML, or as :func:`convert_rows`.
@@ -94,7 +102,7 @@ def convert_yaml(text: str, **options: Any) -> str:
         model = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"this is not YAML: {' '.join(str(error).split())}") from None
-    converted, swapped = convert_rows(model, **options)
+    converted, swapped = convert_rows(model, rows=rows, style=style, groups=groups, dyscope=dyscope, init=init)
     with contextlib.suppress(yaml.YAMLError, KeyError, IndexError, AttributeError):
         edited = _edit(text, converted, swapped)
         if yaml.safe_load(edited) == converted:
@@ -106,6 +114,25 @@ def convert_yaml(text: str, **options: Any) -> str:
     )
 
 
+def list_rows(model: object, where: str) -> list:
+    """The rows of a parsed model YAML, backbone first; ``where`` is what the error calls the model.
+
+    Raises:
+        ValueError: If it is not a model YAML.
+
+    Example:
+        >>> list_rows({"backbone": [[-1, 1, "Conv", [64, 3, 2]]], "head": []}, "mine.yaml")
+        [[-1, 1, 'Conv', [64, 3, 2]]]
+    """
+    parts = [model.get(part) for part in ("backbone", "head")] if isinstance(model, dict) else []
+    rows = [row for part in parts if isinstance(part, list) for row in part]
+    if not parts or not all(isinstance(part, list) for part in parts):
+        raise ValueError(
+            f"{where} is not a model YAML: it needs `backbone` and `head`, lists of rows [from, repeats, module, args]"
+        )
+    return rows
+
+
 def _check_options(style: str, groups: int, dyscope: bool, init: str) -> None:
     for name, value, choices in (("style", style, STYLES), ("init", init, INITS)):
         if value not in choices:
@@ -114,16 +141,6 @@ def _check_options(style: str, groups: int, dyscope: bool, init: str) -> None:
         raise ValueError(f"groups must be a whole number of at least 1, got {groups!r}")
     if not isinstance(dyscope, bool):
         raise ValueError(f"dyscope must be True or False, got {dyscope!r}")
-
-
-def _rows(model: Any, where: str) -> list:
-    parts = [model.get(part) for part in ("backbone", "head")] if isinstance(model, dict) else [None]
-    rows = [row for part in parts if isinstance(part, list) for row in part]
-    if not all(isinstance(part, list) for part in parts):
-        raise ValueError(
-            f"{where} is not a model YAML: it needs `backbone` and `head`, lists of rows [from, repeats, module, args]"
-        )
-    return rows
 
 
 def _rows_to_swap(all_rows: list, wanted: Iterable[int] | None, where: str) -> list[int]:
@@ -137,10 +154,13 @@ def _rows_to_swap(all_rows: list, wanted: Iterable[int] | None, where: str) -> l
             kinds = ", ".join(dict.fromkeys(str(name) for name in names if name))
             raise ValueError(f"nothing to swap in {where}: {there}; its {len(names)} rows are {kinds or 'no layers'}")
         return found
+    no_list = f"rows must be a list of row indices, got {wanted!r}: {there}"
+    if isinstance(wanted, (str, bytes, Mapping)):  # of which list() would make letters, bytes or keys
+        raise ValueError(no_list)
     try:
         chosen = list(dict.fromkeys(wanted))
     except TypeError:
-        raise ValueError(f"rows must be a list of row indices, got {wanted!r}") from None
+        raise ValueError(no_list) from None
     if not chosen:
         raise ValueError(f"rows must name at least one row of {where}: {there}")
     for i in chosen:
