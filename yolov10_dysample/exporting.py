@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Protocol
+
+from torch import nn
 
 from yolov10_dysample.dysample import DySample
 
@@ -25,24 +29,42 @@ UNSAMPLED_FORMATS = ("paddle", "coreai")
 _logger = logging.getLogger("ultralytics")  # what the user sees of Ultralytics goes through it
 
 
-def on_export_start(exporter: Any) -> None:
-    """Prepare the model for its export; 8.3.0 to 8.3.125 say "start" before the exporter has it."""
+class Exporter(Protocol):
+    """What is used of Ultralytics' exporter."""
+
+    model: nn.Module
+    args: SimpleNamespace
+
+
+def on_export_start(exporter: Exporter) -> None:
+    """Prepare the model of an export, now or as soon as the exporter has it."""
     if exporter.args.format.lower() == "mnn":
         _leave_out_mnn_log()
     if hasattr(exporter, "model"):
-        _prepare_export(exporter, OPSETS[0] + 1)  # the host's own choice has been 20 in some releases
-        return
-    host = type(exporter)
+        _prepare_export(exporter, OPSETS[0] + 1)  # Ultralytics' own choice has been 20 in some releases
+    else:
+        # These releases let torch choose its ONNX exporter. A newer torch chooses one that writes opset 18, and makes
+        # mistakes when it converts that to 17.
+        _wait_for_model(exporter, lambda: _prepare_export(exporter, OPSETS[0] + 2))
 
-    class Waiting(host):  # type: ignore[misc, valid-type]
-        def __setattr__(self, name: str, value: Any) -> None:
+
+def _wait_for_model(exporter: Exporter, prepare: Callable[[], None]) -> None:
+    """Call ``prepare`` when the exporter gets its model.
+
+    Ultralytics 8.3.0 to 8.3.125 announce the start of an export before the exporter has a copy of the model, and
+    announce nothing between that and the export. The one event there is to see is ``self.model = ...``; only a class
+    sees it, so this exporter, and no other, is of a subclass until then.
+    """
+    its_class = type(exporter)
+
+    class WaitingExporter(its_class):  # type: ignore[misc, valid-type]
+        def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, value)
             if name == "model":
-                self.__class__ = host
-                # These hosts leave the exporter to torch, whose newer one spoils its opset 18 in making 17 of it.
-                _prepare_export(self, OPSETS[0] + 2)
+                self.__class__ = its_class  # type: ignore[assignment]
+                prepare()
 
-    exporter.__class__ = Waiting
+    exporter.__class__ = WaitingExporter  # type: ignore[assignment]
 
 
 def _leave_out_mnn_log() -> None:
@@ -55,7 +77,7 @@ def _leave_out_mnn_log() -> None:
     sys.modules.setdefault("MNN.tools.utils.log", None)  # type: ignore[arg-type]
 
 
-def _prepare_export(exporter: Any, default_opset: int) -> None:
+def _prepare_export(exporter: Exporter, default_opset: int) -> None:
     """Export a model with DySample layers in the form that suits the format, at an ONNX opset that keeps its maths."""
     layers = [layer for layer in exporter.model.modules() if isinstance(layer, DySample)]
     if not layers:

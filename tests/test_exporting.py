@@ -1,0 +1,54 @@
+"""What is prepared at the start of an export, with a stand-in for the exporters of the old and the new releases."""
+
+from types import SimpleNamespace
+
+import pytest
+from torch import nn
+
+from yolov10_dysample.dysample import DySample
+from yolov10_dysample.exporting import on_export_start
+
+
+class Exporter:
+    """An exporter as Ultralytics 8.3.0 to 8.3.125 has it when it announces an export: without a model."""
+
+    def __init__(self, **arguments):
+        self.args = SimpleNamespace(**{"format": "onnx", "opset": None, **arguments})
+
+
+def test_an_exporter_that_has_its_model_is_prepared_at_once():
+    exporter = Exporter()
+    exporter.model = nn.Sequential(DySample(8))
+    on_export_start(exporter)
+    assert exporter.args.opset == 17
+
+
+def test_an_exporter_without_its_model_is_prepared_when_it_gets_it_and_is_itself_again():
+    exporter, other = Exporter(format="openvino"), Exporter()
+    on_export_start(exporter)
+    exporter.file = "best.pt"
+    other.model = nn.Sequential(DySample(8))
+    assert (exporter.args.opset, other.args.opset) == (None, None)
+    exporter.model = nn.Sequential(DySample(8))
+    assert exporter.args.opset == 18
+    assert exporter.model[0].fold_traced_groups
+    assert type(exporter) is Exporter
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["8.3.0", "newer"])
+def test_the_exporter_of_a_model_without_dysample_is_left_alone(early):
+    exporter = Exporter(format="openvino", opset=12)
+    if early:
+        on_export_start(exporter)
+    exporter.model = nn.Sequential(nn.Upsample(scale_factor=2))
+    if not early:
+        on_export_start(exporter)
+    assert vars(exporter.args) == {"format": "openvino", "opset": 12}
+    assert type(exporter) is Exporter
+
+
+def test_an_opset_without_grid_sample_is_refused_when_the_model_comes():
+    exporter = Exporter(opset=15)
+    on_export_start(exporter)
+    with pytest.raises(ValueError, match="DySample needs ONNX opset 16 or newer"):
+        exporter.model = nn.Sequential(DySample(8))
