@@ -48,6 +48,7 @@ NN = """
 class Module:
     def __init__(self): self.training = True
     def parameters(self): return []
+    def get_parameter(self, name): return None
 
 class Sequential(Module): pass
 
@@ -56,14 +57,23 @@ def __getattr__(name):
     return Anything()
 """
 
+# Registration tries whether rows get the parser's variables `c2` and `ch`, as the real parser's do.
+PARSER = """
+def parse_model(d, ch, verbose=True):
+    c2, ch, layers = ch, [ch], []
+    for source, repeats, name, (variable, row) in d["backbone"] + d["head"]:
+        layers.append(globals()[name]({"c2": c2, "ch": ch}[variable], row))
+    return layers, []
+
+def yaml_model_load(path): return {}
+"""
+
 #: An Ultralytics that fits, by file.
 ULTRALYTICS = {
     "ultralytics/__init__.py": "__version__ = '8.99.0'\nimport torch\n",
     "ultralytics/nn/__init__.py": "",
     "ultralytics/nn/modules.py": "",
-    "ultralytics/nn/tasks.py": "import torch\n"
-    "def parse_model(d, ch, verbose=True):\n    c2, args = ch, []\n    return torch.nn.Sequential(), []\n"
-    "def yaml_model_load(path): return {}\n",
+    "ultralytics/nn/tasks.py": "import torch\n" + PARSER,
     "ultralytics/utils/__init__.py": "import logging\nLOGGER = logging.getLogger('ultralytics')\n",
     "ultralytics/utils/callbacks/__init__.py": "",
     "ultralytics/utils/callbacks/base.py": "default_callbacks = {'on_export_start': []}\n",

@@ -17,7 +17,6 @@ from ultralytics.nn import tasks
 from ultralytics.utils import ROOT as HOST
 
 from tests.conftest import ROOT, run
-from yolov10_dysample import registration
 from yolov10_dysample.dysample import DySample
 
 MODELS = HOST / "cfg/models"
@@ -112,22 +111,67 @@ def test_the_size_letter_and_the_users_name_are_kept(size):
     assert (model["scale"], model["yaml_file"]) == (size, f"yolo11{size}-dysample.yaml")
 
 
-def test_one_line_says_what_was_swapped(monkeypatch):
-    lines = []
-    registration._inform_once.cache_clear()
-    monkeypatch.setattr(ultralytics.utils.LOGGER, "info", lines.append)
+LOADED_TWICE = """
+import ultralytics.nn.tasks as tasks
+for name in {names}:
     for _ in range(2):
-        tasks.yaml_model_load("yolo11n-dysample.yaml")
-    assert lines == ["yolo11n-dysample.yaml: yolo11n.yaml with DySample in place of nn.Upsample in rows 11, 14"]
+        print(tasks.yaml_model_load(name)["nc"])
+"""
 
 
-def test_a_shipped_config_and_a_file_of_the_users_come_before_a_conversion(tmp_path, monkeypatch):
+def test_one_line_says_what_was_swapped_and_that_once(python, tmp_path):
+    output = run(python, "-c", LOADED_TWICE.format(names=["yolo11n-dysample.yaml"]), cwd=tmp_path)
+    line = "yolo11n-dysample.yaml: yolo11n.yaml with DySample in place of nn.Upsample in rows 11, 14"
+    assert output.splitlines() == [line, "80", "80"]
+
+
+def test_a_shipped_config_and_a_file_of_the_users_come_before_a_conversion(python, tmp_path):
+    (tmp_path / "yolo11n-dysample.yaml").write_text("{nc: 7, backbone: [], head: []}")
+    names = ["yolov10n-dysample.yaml", "yolo11n-dysample.yaml"]
+    output = run(python, "-c", LOADED_TWICE.format(names=names), cwd=tmp_path)
+    assert output.splitlines() == ["80", "80", "7", "7"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("yolov10n-DySample.yaml", "yolov10n-dysample.yaml"),
+        ("YOLOv10n-dysample.yaml", "yolov10n-dysample.yaml"),
+        ("yolov10N-dysample.yaml", "yolov10n-dysample.yaml"),
+        ("YOLO11N-SEG-dysample.yaml", "yolo11n-seg-dysample.yaml"),
+        ("RTDETR-l-DYSAMPLE.yaml", "rtdetr-l-dysample.yaml"),
+    ],
+)
+def test_a_name_in_capitals_gets_the_one_in_small_letters(name, meant, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    registration._inform_once.cache_clear()
-    monkeypatch.setattr(ultralytics.utils.LOGGER, "info", pytest.fail)
-    tasks.yaml_model_load("yolov10n-dysample.yaml")
-    (tmp_path / "yolo11n-dysample.yaml").write_text("nc: 7")
-    assert tasks.yaml_model_load("yolo11n-dysample.yaml")["nc"] == 7
+    with pytest.raises(FileNotFoundError, match=rf"^'{name}' does not exist\..* did you mean '{meant}'\?$"):
+        tasks.yaml_model_load(name)
+    assert tasks.yaml_model_load(meant)["head"]
+
+
+@pytest.mark.parametrize("name", ["yolov10n-DySample.yaml", "YOLOv10n-dysample.yaml"])
+def test_a_file_of_the_users_may_have_capitals(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("{nc: 7, backbone: [], head: []}")
+    assert tasks.yaml_model_load(name)["nc"] == 7
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "nc: 7\n", "backbone: []\nhead:\n"], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("mine-dysample.yaml", ""),
+        ("yolov10n-dysample.yaml", ". It comes before the model of that name that yolov10_dysample ships: to use"),
+    ],
+)
+def test_a_file_without_layers_is_said_to_be_no_model(text, name, hint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(text)
+    message = (
+        f"'{name}' is not a model YAML: it needs `backbone` and `head`, lists of rows [from, repeats, module, args]"
+    )
+    with pytest.raises(ValueError, match=rf"^{re.escape(message + hint)}{'' if hint else '$'}"):
+        tasks.yaml_model_load(name)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ from yolov10_dysample.dysample import VARIANTS, DySample
 README = (ROOT / "README.md").read_text()
 
 
-def test_it_repeats_the_list_of_what_is_touched():
+@pytest.mark.parametrize("file", ["README.md", "docs/how-it-works.md"])
+def test_it_repeats_the_list_of_what_is_touched(file):
+    text = (ROOT / file).read_text()
     for what, how in registration.HOST_CHANGES:
-        assert f"| `{what}` | {how} |" in README
+        assert f"| `{what}` | {how} |" in text
 
 
 def test_its_python_section_runs():

@@ -2,7 +2,10 @@
 
 import ast
 import copy
+import fnmatch
 import functools
+import inspect
+import re
 import threading
 
 import pytest
@@ -13,6 +16,7 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.utils import ROOT as HOST
 
+import yolov10_dysample
 from tests.conftest import ROOT, run
 from yolov10_dysample import registration
 from yolov10_dysample.dysample import DySample
@@ -220,14 +224,18 @@ def test_it_works_below_and_above_another_plugin_that_wraps_the_parser(monkeypat
 
 
 def test_models_without_dysample_reach_the_parser_untouched(monkeypatch):
-    received = []
+    received, stock = [], inspect.unwrap(tasks.parse_model)
 
     def parse_model(d, ch, verbose=True):
         received.append(d)
+        return stock(d, ch, verbose)
 
-    model = {"backbone": [[-1, 1, "nn.Upsample", [None, 2, "nearest"]]], "head": []}
-    registration._with_dysample_rows(parse_model)(model, 3)
-    assert received[0] is model
+    monkeypatch.setattr(tasks, "parse_model", parse_model)
+    assert registration.register() is True
+    assert tasks.parse_model is not parse_model
+    model = {"nc": 1, "backbone": [[-1, 1, "nn.Upsample", [None, 2, "nearest"]]], "head": []}
+    tasks.parse_model(model, 3, verbose=False)
+    assert received[-1] is model
 
 
 FOREIGN = """
@@ -250,56 +258,206 @@ def test_another_dysample_stays_in_use_and_is_said_once(python, tmp_path):
     assert "untouched True" in output
 
 
-UNFIT = """
+RENAMED = """
+source = inspect.getsource(tasks.parse_model)
+signature, body = source.split("\\n", 1)
+exec(signature + "\\n" + {edit}, vars(tasks))
+"""
+UNFIT = {
+    "parse_model takes something else": (
+        "tasks.parse_model = lambda model, channels: None",
+        r"ultralytics\.nn\.tasks has no parse_model\(d, ch, \.\.\.\)",
+    ),
+    "the width of the row before is no longer c2": (
+        RENAMED.format(edit='re.sub(r"\\bc2\\b", "width_out", body)'),
+        r"its model parser cannot build a DySample row \(RowError: DySample, row 0 of the model: in_channels .* 'c2'",
+    ),
+    "the widths of all rows are no longer ch": (
+        RENAMED.format(edit='re.sub(r"\\bch\\b", "widths", body).replace("widths = [widths]", "widths = [ch]")'),
+        r"its model parser cannot build a DySample row \(TypeError: 'int' object is not subscriptable\)",
+    ),
+    "ch has other numbers": (
+        RENAMED.format(edit='body.replace("ch.append(c2)", "ch.append(2 * c2)")'),
+        r"its model parser cannot build a DySample row \(three rows of 4 channels were built with \[4, 8, 8\]\)",
+    ),
+    "layers are looked up elsewhere": (
+        RENAMED.format(edit='body.replace("globals()[m]", "dict(Conv=Conv)[m]")'),
+        r"its model parser cannot build a DySample row \(KeyError: '_DySampleRow'\)",
+    ),
+}
+LEFT_ALONE = """
+import inspect, re
+import torch
 import ultralytics.nn.tasks as tasks
-tasks.parse_model = lambda model, channels: None
-stock = dict(vars(tasks))
+{change}
+before = dict(vars(tasks))
 import yolov10_dysample
-assert yolov10_dysample.register() is False
-assert dict(vars(tasks)) == stock
+assert yolov10_dysample.register() is False and yolov10_dysample.register() is False
+assert dict(vars(tasks)) == before
+assert not hasattr(tasks.DetectionModel.__init__, "__wrapped__")
 """
 
 
-def test_a_host_that_does_not_fit_is_left_untouched_with_one_line(python, tmp_path):
-    output = run(python, "-c", UNFIT, cwd=tmp_path, env={"YOLOV10_DYSAMPLE_AUTOLOAD": "0"})
-    assert output.count("\n") == 1
-    assert (
-        f"does not fit Ultralytics {ultralytics.__version__}: ultralytics.nn.tasks has no parse_model(d, ch" in output
+@pytest.mark.parametrize("case", UNFIT)
+def test_an_ultralytics_that_does_not_fit_is_left_untouched_with_one_line(case, python, tmp_path):
+    change, fault = UNFIT[case]
+    output = run(python, "-c", LEFT_ALONE.format(change=change), cwd=tmp_path, env={"YOLOV10_DYSAMPLE_AUTOLOAD": "0"})
+    versions = f"{yolov10_dysample.__version__} does not fit Ultralytics {ultralytics.__version__}"
+    assert re.fullmatch(
+        rf"(WARNING ⚠️ )?WARNING yolov10_dysample {versions}: {fault}.*\. Ultralytics is left untouched; look for a "
+        rf"newer yolov10_dysample\.\n",
+        output,
     )
 
 
 CHANGES = """
-import sys
-import torch
+import random, sys
+import numpy, torch
 import ultralytics.nn.tasks, ultralytics.engine.model
+import yaml  # as ultralytics does, from its first use on
 
 def names():
-    return {
-        (module, name): (id(value), str(value) if isinstance(value, (dict, list, set)) else None)
-        for module, loaded in list(sys.modules.items())
-        if module.partition(".")[0] == "ultralytics" and getattr(loaded, "__dict__", None)
-        for name, value in list(vars(loaded).items())
-    }
+    found = {}
+    for module, loaded in list(sys.modules.items()):
+        if module.partition(".")[0] == "ultralytics" and getattr(loaded, "__dict__", None):
+            for name, value in list(vars(loaded).items()):
+                found[module, name] = (id(value), str(value) if isinstance(value, (dict, list, set)) else None)
+                if isinstance(value, type) and value.__module__ == module:
+                    found.update({(module, f"{name}.{key}"): id(inner) for key, inner in vars(value).items()})
+    return found
 
-before = names()
+def numbers():
+    return torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist()
+
+before, drawn, modules = names(), numbers(), set(sys.modules)
+finders, classes = list(sys.meta_path), set(torch.serialization.get_safe_globals())
 import yolov10_dysample
-yolov10_dysample.register()
-modules = {module for module, _ in before}
-print([f"{m}.{n}" for (m, n), value in names().items() if m in modules and before.get((m, n)) != value])
+assert yolov10_dysample.register() is True
+assert numbers() == drawn
+assert [m for m in set(sys.modules) - modules if "yolov10_dysample" not in m] == []
+loaded = {module for module, _ in before}
+print([f"{m}.{n}" for (m, n), value in names().items() if m in loaded and before.get((m, n)) != value])
+print([type(finder).__name__ for finder in sys.meta_path if finder not in finders])
+print([c.__name__ for c in set(torch.serialization.get_safe_globals()) - classes])
 """
 
 
-def test_nothing_is_touched_that_is_not_in_the_list(python, tmp_path):
+def test_nothing_is_touched_that_is_not_in_the_list_and_all_that_is(python, tmp_path):
     output = run(python, "-c", CHANGES, cwd=tmp_path, env={"YOLOV10_DYSAMPLE_AUTOLOAD": "0"})
-    # The same objects, where the host has imported them by name.
-    elsewhere = {
-        "ultralytics.nn.parse_model",
-        "ultralytics.nn.yaml_model_load",
-        "ultralytics.engine.model.yaml_model_load",
-        "ultralytics.utils.callbacks.default_callbacks",
+    touched, finders, classes = map(ast.literal_eval, output.splitlines())
+    assert (finders, classes) == (["DySampleFinder"], ["DySample"])
+    # The same dictionary, under the name of the package that it is in.
+    touched = set(touched) - {"ultralytics.utils.callbacks.default_callbacks"}
+    listed = {what for what, _ in registration.HOST_CHANGES}
+    assert {"sys.meta_path", "torch.serialization"} <= listed
+    patterns = {what for what in listed if what.startswith("ultralytics.")}
+    if not hasattr(tasks, "SemanticSegmentationModel"):  # older releases
+        patterns.discard("ultralytics.nn.tasks.SemanticSegmentationModel.__init__")
+    assert not {name for name in touched if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
+    assert not {pattern for pattern in patterns if not fnmatch.filter(touched, pattern)}
+
+
+# Maps that do not fit
+
+NECK = [
+    [-1, 1, "Conv", [8, 3, 2]],  # 128 x 128
+    [-1, 1, "Conv", [8, 3, 2]],  # 64 x 64
+    [-1, 1, "Conv", [8, 3, 2]],  # 32 x 32
+]
+
+
+def detector(*rows, head="Detect", file="mine.yaml"):
+    """A model of three strided convolutions, the rows, and a head that reads the last of them."""
+    rows = [list(row) for row in rows]
+    return {
+        "nc": 2,
+        "yaml_file": file,
+        "backbone": copy.deepcopy(NECK),
+        "head": [*rows, [[len(NECK) + len(rows) - 1], 1, head, ["nc"]]],
     }
-    listed = {what for what, _ in registration.HOST_CHANGES if what.startswith("ultralytics.")}
-    assert set(ast.literal_eval(output)) - elsewhere == listed
+
+
+def up(*arguments, source=-1):
+    return [source, 1, "DySample", list(arguments)]
+
+
+JOIN = [[-1, 1], 1, "Concat", [1]]
+BAD_SCALES = {
+    "the row before the join": ([up(3), JOIN], (3, 3, 4, "96 x 96", 3, "64 x 64", 1), "Scale 2 would fit"),
+    "layers between": (
+        [up(5), [-1, 1, "Conv", [8, 1, 1]], [-1, 1, "nn.Identity", []], JOIN],
+        (3, 5, 6, "160 x 160", 5, "64 x 64", 1),
+        "Scale 2 would fit",
+    ),
+    "no scale would fit": (
+        [up(2, source=0), [-1, 1, "nn.Identity", []], JOIN],
+        (3, 2, 5, "256 x 256", 4, "64 x 64", 1),
+        "Change the scale, or what row 5 joins",
+    ),
+    "the second of two": (
+        [up(2), JOIN, up(4), [[-1, 0], 1, "Concat", [1]]],
+        (5, 4, 6, "256 x 256", 5, "128 x 128", 0),
+        "Scale 2 would fit",
+    ),
+    "two of different scales": (
+        [up(2), up(3, source=2), [[-1, -2], 1, "Concat", [1]]],
+        (4, 3, 5, "96 x 96", 4, "64 x 64", 3),
+        "Scale 2 would fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SCALES)
+def test_a_map_that_does_not_fit_is_told_by_row_file_and_sizes(case):
+    rows, (row, scale, join, size, source, other_size, other), remedy = BAD_SCALES[case]
+    message = (
+        f"DySample, row {row} of mine.yaml: with scale {scale} its map does not fit in row {join}, which joins the "
+        f"{size} map of row {source} and the {other_size} map of row {other} (for an image of 256 px). {remedy}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        tasks.DetectionModel(detector(*rows), verbose=False)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in ("SegmentationModel", "SemanticSegmentationModel") if hasattr(tasks, kind)]
+)
+def test_every_kind_of_model_that_is_run_when_it_is_built_tells_it(kind):
+    name = {"SegmentationModel": "yolov8n-seg", "SemanticSegmentationModel": "yolo26n-sem"}[kind]
+    model = tasks.yaml_model_load(f"{name}-dysample.yaml")
+    row = next(row for row in model["head"] if row[2] == "DySample")
+    row[3][0] = 3
+    i = (model["backbone"] + model["head"]).index(row)
+    with pytest.raises(ValueError, match=rf"^DySample, row {i} of {name}-dysample\.yaml: .* 24 x 24 .* 16 x 16 "):
+        getattr(tasks, kind)(model, verbose=False)
+
+
+def test_a_scale_that_fits_is_accepted_whatever_it_is():
+    rows = [up(3), up(3, "lp", 2, source=2), [[-1, -2], 1, "Concat", [1]]]
+    model = tasks.DetectionModel(detector(*rows), verbose=False)
+    assert model.stride.tolist() == [pytest.approx(256 / 96)]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [up(2), [-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [8, 3, 2]], [[0, 1], 1, "Concat", [1]]],
+        [up(2), JOIN, [-1, 1, "Conv", [8, 3, 2]], [[-1, 0], 1, "Concat", [1]]],
+        [[-1, 1, "nn.Upsample", [None, 3, "nearest"]], JOIN],
+    ],
+    ids=["two other rows", "after a join that fits", "nn.Upsample"],
+)
+def test_what_is_not_the_fault_of_a_dysample_row_is_torchs_to_tell(rows):
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        tasks.DetectionModel(detector(*rows), verbose=False)
+
+
+@pytest.mark.slow
+def test_the_stock_command_ends_with_the_row_the_file_and_the_sizes(yolo, digits, tmp_path):
+    text = (ROOT / "configs/yolov10n-dysample.yaml").read_text().replace("DySample, [2,", "DySample, [3,", 1)
+    (tmp_path / "mine.yaml").write_text(text)
+    output = run(yolo, "detect", "train", "model=mine.yaml", f"data={digits}", cwd=tmp_path, ok=False)
+    assert "row 11 of mine.yaml: with scale 3 its map does not fit in row 12" in output.splitlines()[-1]
+    assert "Sizes of tensors" not in output
 
 
 def test_nn_upsample_is_still_nn_upsample():

@@ -9,10 +9,20 @@ import importlib.util
 import re
 from pathlib import Path
 
-__all__ = ["SUFFIX", "config_dir", "find_config", "find_stock"]
+__all__ = ["SUFFIX", "config_dir", "find_config", "find_lower_case", "find_stock", "means_dysample"]
 
 #: What the name of a stock model gets at its end to mean that model with DySample.
 SUFFIX = "-dysample"
+
+
+def means_dysample(name: str | Path) -> bool:
+    """Whether the name of a model YAML asks for DySample: it has :data:`SUFFIX` at its end, also in capitals.
+
+    Example:
+        >>> means_dysample("runs/yolov10n-DySample.yaml"), means_dysample("yolov10n.yaml")
+        (True, False)
+    """
+    return Path(name).stem.lower().endswith(SUFFIX)
 
 
 def find_config(name: str | Path) -> Path | None:
@@ -48,3 +58,16 @@ def find_stock(name: str | Path) -> Path | None:
     stock = {file.name: file for file in Path(spec.origin).parent.glob("cfg/models/**/*.yaml")}
     without_size = re.sub(r"(\d)[nslmx](?=[-.])", r"\1", str(name))
     return stock.get(str(name)) or stock.get(without_size)
+
+
+def find_lower_case(name: str | Path) -> str | None:
+    """The bare name of a DySample model in small letters, if it is a model in that form only, or None.
+
+    Example:
+        >>> find_lower_case("YOLO11n-DySample.yaml"), find_lower_case("yolo11n-dysample.yaml")
+        ('yolo11n-dysample.yaml', None)
+    """
+    lower = str(name).lower()
+    if lower == str(name):
+        return None
+    return lower if find_config(lower) or find_stock(lower.replace(f"{SUFFIX}.", ".")) else None

@@ -1,7 +1,7 @@
 """Everything that touches Ultralytics, in one list: :data:`HOST_CHANGES`.
 
-Nothing is written to disk and nothing of the host is rewritten: functions are wrapped, and a wrapper passes on whatever
-does not concern DySample. A host that is not as expected is left as it is, with one line that says so.
+Nothing is written to disk and nothing of Ultralytics is rewritten: functions are wrapped, and a wrapper passes on
+whatever does not concern DySample. An Ultralytics that is not as expected is left as it is, with one line that says so.
 """
 
 from __future__ import annotations
@@ -21,20 +21,34 @@ from typing import Any
 import torch
 from torch import nn
 
-from yolov10_dysample.convert import convert_rows
+from yolov10_dysample.convert import convert_rows, list_rows
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.exporting import on_export_start
-from yolov10_dysample.model_files import SUFFIX, config_dir, find_config
-from yolov10_dysample.rows import ROW_NAME, RowBuilder, has_dysample_rows, with_checked_rows
+from yolov10_dysample.map_sizes import explain_size_mismatch
+from yolov10_dysample.model_files import SUFFIX, config_dir, find_config, find_lower_case, means_dysample
+from yolov10_dysample.rows import (
+    ROW_NAME,
+    RowBuilder,
+    RowError,
+    find_parser_fault,
+    has_dysample_rows,
+    input_channels,
+    with_checked_rows,
+)
 from yolov10_dysample.version import __version__
 
-#: All that :func:`register` changes in a process, as (what, how). The README repeats this list.
+#: All that this package changes in a process, as (what, how). The README repeats this list.
 HOST_CHANGES = (
+    ("sys.meta_path", "a finder added: it registers DySample as soon as ultralytics.nn.tasks has been loaded"),
     ("ultralytics.nn.tasks.DySample", "added: the model parser looks layers up there"),
     (f"ultralytics.nn.tasks.{ROW_NAME}", "added: what the wrapped parser builds DySample rows with"),
-    ("ultralytics.nn.modules.DySample", "added, beside the host's own layers"),
+    ("ultralytics.nn.modules.DySample", "added, beside Ultralytics' own layers"),
     ("ultralytics.nn.tasks.parse_model", "wrapped: checks DySample rows and gives them their input width"),
     ("ultralytics.nn.tasks.yaml_model_load", "wrapped: finds the shipped configs, and any stock name plus -dysample"),
+    ("ultralytics.*.parse_model", "replaced by the wrapped one in each loaded module that imported it by name"),
+    ("ultralytics.*.yaml_model_load", "replaced by the wrapped one in each loaded module that imported it by name"),
+    ("ultralytics.nn.tasks.DetectionModel.__init__", "wrapped: says which DySample row is why a model cannot run"),
+    ("ultralytics.nn.tasks.SemanticSegmentationModel.__init__", "wrapped in the same way, where there is that class"),
     (
         "ultralytics.utils.callbacks.base.default_callbacks",
         "on_export_start added: picks and checks what DySample needs",
@@ -45,6 +59,10 @@ HOST_CHANGES = (
     ),
     ("torch.serialization", "DySample added to the safe globals, for ULTRALYTICS_SAFE_LOAD=1"),
 )
+
+#: The classes that run a new model once, to find its strides. The other classes of Ultralytics are made of these, or
+#: run no model before it is trained or used.
+_RUN_WHEN_BUILT = ("DetectionModel", "SemanticSegmentationModel")
 
 _WRAPPED_FLAG = "_yolov10_dysample"
 _logger = logging.getLogger("ultralytics")  # what the user sees of Ultralytics goes through it
@@ -79,6 +97,8 @@ def register() -> bool:
             setattr(namespace, name, value)
         _wrap(tasks, "parse_model", _with_dysample_rows)
         _wrap(tasks, "yaml_model_load", _with_dysample_models)
+        for model_class in (getattr(tasks, name) for name in _RUN_WHEN_BUILT if hasattr(tasks, name)):
+            _wrap(model_class, "__init__", _with_explained_sizes)
         if on_export_start not in _export_callbacks():
             _export_callbacks().append(on_export_start)
         torch.serialization.add_safe_globals([DySample])
@@ -86,7 +106,7 @@ def register() -> bool:
 
 
 def build_on_meta(model: dict[str, Any]) -> nn.Sequential:
-    """The layers the host would build from a parsed model YAML, on the meta device: shapes without memory.
+    """The layers Ultralytics would build from a parsed model YAML, on the meta device: shapes without memory.
 
     Raises:
         RowError: If a DySample row cannot be built.
@@ -95,22 +115,16 @@ def build_on_meta(model: dict[str, Any]) -> nn.Sequential:
     if not register():
         raise RuntimeError("DySample is not registered with Ultralytics here; `yolov10-dysample doctor` says why")
     tasks = importlib.import_module("ultralytics.nn.tasks")
-    channels = model.get("channels") or model.get("ch") or 3
     with torch.device("meta"):
-        layers, _ = tasks.parse_model(copy.deepcopy(model), channels, verbose=False)
+        layers, _ = tasks.parse_model(copy.deepcopy(model), input_channels(model), verbose=False)
     return layers
 
 
 def _incompatibility(tasks: ModuleType, modules: ModuleType) -> str | None:
-    """Why this host cannot be used, or None."""
-    for name, leading in (("parse_model", ["d", "ch"]), ("yaml_model_load", ["path"])):
-        function = getattr(tasks, name, None)
-        if not callable(function) or list(inspect.signature(function).parameters)[: len(leading)] != leading:
-            return (
-                f"yolov10_dysample {__version__} does not fit Ultralytics {_host_version()}: "
-                f"ultralytics.nn.tasks has no {name}({', '.join(leading)}, ...). Ultralytics is left untouched; "
-                f"look for a newer yolov10_dysample"
-            )
+    """Why this Ultralytics cannot be used, or None."""
+    fault = _missing_function(tasks)
+    if fault:
+        return _no_fit(fault)
     for namespace in (tasks, modules):
         other = getattr(namespace, "DySample", DySample)
         if other is not DySample:
@@ -119,15 +133,38 @@ def _incompatibility(tasks: ModuleType, modules: ModuleType) -> str | None:
                 f"stays in use, and yolov10_dysample does nothing in this process. To use yolov10_dysample, remove or "
                 f"rename the other class"
             )
+    fault = None if _is_wrapped(tasks.parse_model) else _parser_fault(tasks)
+    return _no_fit(f"its model parser cannot build a DySample row ({fault})") if fault else None
+
+
+def _missing_function(tasks: ModuleType) -> str | None:
+    for name, leading in (("parse_model", ["d", "ch"]), ("yaml_model_load", ["path"])):
+        function = getattr(tasks, name, None)
+        if not callable(function) or list(inspect.signature(function).parameters)[: len(leading)] != leading:
+            return f"ultralytics.nn.tasks has no {name}({', '.join(leading)}, ...)"
     return None
+
+
+def _parser_fault(tasks: ModuleType) -> str | None:
+    """What the parser does wrong with DySample rows, tried without leaving a trace in the parser's module."""
+    setattr(tasks, ROW_NAME, RowBuilder)
+    try:
+        # Ultralytics' own function: what other plugins have wrapped round it need not see a model nobody asked for.
+        return find_parser_fault(inspect.unwrap(tasks.parse_model))
+    finally:
+        delattr(tasks, ROW_NAME)
+
+
+def _no_fit(fault: str) -> str:
+    version = getattr(sys.modules.get("ultralytics"), "__version__", "of unknown version")
+    return (
+        f"yolov10_dysample {__version__} does not fit Ultralytics {version}: {fault}. Ultralytics is left untouched; "
+        f"look for a newer yolov10_dysample"
+    )
 
 
 def _export_callbacks() -> list[Callable]:
     return importlib.import_module("ultralytics.utils.callbacks.base").default_callbacks["on_export_start"]
-
-
-def _host_version() -> str:
-    return getattr(sys.modules.get("ultralytics"), "__version__", "of unknown version")
 
 
 @functools.cache
@@ -136,31 +173,61 @@ def _warn_once(message: str) -> None:
 
 
 @functools.cache
-def _inform_once(message: str) -> None:  # the host reads a model's YAML more than once
+def _inform_once(message: str) -> None:  # Ultralytics reads a model's YAML more than once
     _logger.info(message)
 
 
-def _wrap(tasks: ModuleType, name: str, wrapper: Callable[[Callable], Callable]) -> None:
-    """Wrap a function of the parser, also in the modules that have imported it by name."""
-    original = getattr(tasks, name)
-    if getattr(original, _WRAPPED_FLAG, False):  # functools.wraps of a later plugin carries the mark along
+def _is_wrapped(function: Callable) -> bool:
+    return getattr(function, _WRAPPED_FLAG, False)  # functools.wraps of a later plugin carries the flag along
+
+
+def _wrap(owner: ModuleType | type, name: str, wrapper: Callable[[Callable], Callable]) -> None:
+    """Wrap a function of a module or a class, also in the modules of Ultralytics that have imported it by name."""
+    original = getattr(owner, name)
+    if _is_wrapped(original):
         return
     wrapped = functools.update_wrapper(wrapper(original), original)
     wrapped.__dict__[_WRAPPED_FLAG] = True
+    setattr(owner, name, wrapped)
     for module in [m for key, m in list(sys.modules.items()) if key.partition(".")[0] == "ultralytics"]:
         if getattr(module, "__dict__", {}).get(name) is original:
             setattr(module, name, wrapped)
 
 
+def _with_dysample_rows(parse_model: Callable) -> Callable:
+    def parse(d: dict[str, Any], ch: int, *args: Any, **kwargs: Any) -> Any:
+        return parse_model(with_checked_rows(d) if has_dysample_rows(d) else d, ch, *args, **kwargs)
+
+    return parse
+
+
+def _with_explained_sizes(init: Callable) -> Callable:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except RuntimeError:
+            has_layers = isinstance(getattr(self, "model", None), nn.Sequential)
+            mismatch = explain_size_mismatch(self) if has_layers and has_dysample_rows(self.yaml) else None
+            if mismatch is None:
+                raise
+            raise RowError(mismatch) from None
+
+    return __init__
+
+
 def _with_dysample_models(yaml_model_load: Callable) -> Callable:
-    """What the host finds is the host's: only a file that it misses is looked up here."""
+    """What Ultralytics finds is Ultralytics': only a file that it misses is looked up here."""
 
     def load(path: str | Path) -> dict[str, Any]:
         try:
-            return yaml_model_load(path)
+            model = yaml_model_load(path)
         except FileNotFoundError:
-            if not Path(path).stem.endswith(SUFFIX):
+            if not means_dysample(path):
                 raise
+        else:
+            if means_dysample(path):
+                _check_has_rows(model, path)
+            return model
         config = find_config(path)
         model = yaml_model_load(config) if config else _converted_stock(str(path), yaml_model_load)
         model["yaml_file"] = str(path)  # exports are named after it and written beside it
@@ -169,8 +236,21 @@ def _with_dysample_models(yaml_model_load: Callable) -> Callable:
     return load
 
 
+def _check_has_rows(model: dict[str, Any], path: str | Path) -> None:
+    """Refuse a file without layers, empty perhaps, which Ultralytics would answer with a bare ``KeyError``."""
+    try:
+        list_rows(model, f"'{path}'")
+    except ValueError as error:
+        hint = (
+            ". It comes before the model of that name that yolov10_dysample ships: to use that one, rename or delete it"
+            if find_config(path)
+            else ""
+        )
+        raise ValueError(f"{error}{hint}") from None
+
+
 def _converted_stock(name: str, yaml_model_load: Callable) -> dict[str, Any]:
-    """What the host finds for ``X.yaml``, its upsampling swapped, for a bare name ``X-dysample.yaml``."""
+    """What Ultralytics finds for ``X.yaml``, its upsampling swapped, for a bare name ``X-dysample.yaml``."""
     file = Path(name)
     stock = f"{file.stem.removesuffix(SUFFIX)}{file.suffix}" if file.name == name else None
     try:
@@ -178,11 +258,7 @@ def _converted_stock(name: str, yaml_model_load: Callable) -> dict[str, Any]:
     except FileNotFoundError:
         model = {}
     if "head" not in model:
-        shipped = ", ".join(sorted(file.name for file in config_dir().glob("*.yaml")))
-        raise FileNotFoundError(
-            f"'{name}' does not exist. Models that need no file, given by their bare name: {shipped}, and the name of "
-            f"any stock model that upsamples, with {SUFFIX} at its end, such as yolo11n-seg{SUFFIX}.yaml"
-        )
+        raise FileNotFoundError(f"'{name}' does not exist. {_models_to_name(name)}")
     try:
         converted, rows = convert_rows(model)
     except ValueError as error:
@@ -191,8 +267,13 @@ def _converted_stock(name: str, yaml_model_load: Callable) -> dict[str, Any]:
     return converted
 
 
-def _with_dysample_rows(parse_model: Callable) -> Callable:
-    def parse(d: dict[str, Any], ch: int, *args: Any, **kwargs: Any) -> Any:
-        return parse_model(with_checked_rows(d) if has_dysample_rows(d) else d, ch, *args, **kwargs)
-
-    return parse
+def _models_to_name(name: str) -> str:
+    """What to write instead of a name that is not found."""
+    meant = find_lower_case(name)
+    if meant:
+        return f"Names of models are written in small letters: did you mean '{meant}'?"
+    shipped = ", ".join(sorted(file.name for file in config_dir().glob("*.yaml")))
+    return (
+        f"Models that need no file, given by their bare name: {shipped}, and the name of any stock model that "
+        f"upsamples, with {SUFFIX} at its end, such as yolo11n-seg{SUFFIX}.yaml"
+    )

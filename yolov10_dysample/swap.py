@@ -7,18 +7,26 @@ can be built is asked of ``registration``.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import nn
 
 from yolov10_dysample.convert import UPSAMPLE, convert_rows
 from yolov10_dysample.dysample import DySample
+from yolov10_dysample.map_sizes import BuiltModel
 from yolov10_dysample.registration import build_on_meta
 
 __all__ = ["use_dysample"]
 
 Model = TypeVar("Model")
+
+
+class ModelOwner(Protocol):
+    """What is used of ``YOLO``, ``RTDETR`` and the like, which hold a built model as ``model``."""
+
+    predictor: object
+    ckpt: object
 
 
 def use_dysample(
@@ -43,7 +51,7 @@ def use_dysample(
 
     Returns:
         The same object. New layers have the device, the dtype, the training mode and the attributes ``i``, ``f``,
-        ``type`` and ``np`` that the host expects; they require gradients if any other parameter does.
+        ``type`` and ``np`` that Ultralytics expects; they require gradients if any other parameter does.
 
     Raises:
         TypeError: If ``model`` is none of those above.
@@ -66,12 +74,13 @@ def use_dysample(
         network.model[i] = layer
     network.yaml = converted
     if network is not model:
-        _sync_wrapper(model, network)
+        _sync_owner(cast(ModelOwner, model), network)
     return model
 
 
-def _network(model: Any) -> Any:
+def _network(model: object) -> BuiltModel:
     """The module that has the layers as ``model`` and their YAML as ``yaml``: the argument itself or what it holds."""
+    candidate: Any
     for candidate in (model, getattr(model, "model", None)):
         layers = getattr(candidate, "model", None)
         if isinstance(layers, nn.Sequential) and isinstance(getattr(candidate, "yaml", None), dict):
@@ -82,7 +91,7 @@ def _network(model: Any) -> Any:
     )
 
 
-def _new_layers(network: Any, converted: dict, swapped: list[int]) -> dict[int, DySample]:
+def _new_layers(network: BuiltModel, converted: dict, swapped: list[int]) -> dict[int, DySample]:
     where = converted.get("yaml_file", "the model")
     old = network.model
     for i in swapped:
@@ -97,10 +106,12 @@ def _new_layers(network: Any, converted: dict, swapped: list[int]) -> dict[int, 
     trainable = not parameters or any(p.requires_grad for p in parameters)
     layers = {}
     for i in swapped:
-        layer: Any = DySample(*_arguments(planned[i])).to(like.device, like.dtype).train(old[i].training)
+        layer: Any = (
+            DySample(*_arguments(cast(DySample, planned[i]))).to(like.device, like.dtype).train(old[i].training)
+        )
         layer.requires_grad_(trainable)
         layer.i, layer.f, layer.type = old[i].i, old[i].f, planned[i].type
-        layer.np = sum(p.numel() for p in layer.parameters())  # Ultralytics 8.3.0 has it on the class
+        layer.np = sum(p.numel() for p in layer.parameters())  # Ultralytics 8.3.0 has the number on the class
         layers[i] = layer
     return layers
 
@@ -116,11 +127,11 @@ def _check_plan(old: nn.Sequential, planned: nn.Sequential, swapped: list[int], 
             )
 
 
-def _arguments(layer: Any) -> tuple:
+def _arguments(layer: DySample) -> tuple[int, int, str, int, bool, str]:
     return layer.in_channels, layer.scale, layer.style, layer.groups, layer.dyscope, layer.init
 
 
-def _sync_wrapper(model: Any, network: Any) -> None:
+def _sync_owner(model: ModelOwner, network: BuiltModel) -> None:
     model.predictor = None  # holds the layers as they were
     if not getattr(model, "ckpt", None):
         # Without a checkpoint the trainer would build from the name of the YAML file, where DySample is not.
