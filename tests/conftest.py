@@ -134,8 +134,12 @@ class StubEnvironment:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.python, self.yolo = path / "bin" / "python", path / "bin" / "yolo"
-        (self.site,) = path.glob("lib/python*/site-packages")
+        # Windows has other folders, and adds .exe; a distribution's own Python may have a scheme of its own.
+        scheme = "nt" if os.name == "nt" else "posix_prefix"
+        folders = sysconfig.get_paths(scheme, {"base": str(path), "platbase": str(path)})
+        self.site, self.scripts = Path(folders["purelib"]), Path(folders["scripts"])
+        program = sysconfig.get_config_var("EXE") or ""
+        self.python, self.yolo = self.scripts / f"python{program}", self.scripts / f"yolo{program}"
 
     @classmethod
     def build(cls, path: Path) -> StubEnvironment:

@@ -297,7 +297,7 @@ def surprises(name: str, how: str, output: str, status: int) -> list[str]:
 def test_it_names_the_file_that_is_missing_whichever_it_is_and_the_command_that_mends_it(
     how, stub_environment, tmp_path
 ):
-    script = stub_environment.path / "bin/yolov10-dysample"
+    script = stub_environment.scripts / f"yolov10-dysample{stub_environment.python.suffix}"
     files = installed_files(stub_environment.site)
     assert len(files) > 30
     wrong = {}
