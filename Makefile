@@ -14,6 +14,8 @@ COMPARE_TRAIN := imgsz=96 batch=16 nbs=16 mosaic=0
 COMPARE_ARMS := nearest,bilinear,dysample,dysample+,dysample-s,dysample-s+
 # results/compare has the runs on record, of the machine they ran on.
 COMPARE_OUT ?= runs/compare
+# A worker a core, each with one thread; a worker that has nothing left takes from another.
+PARALLEL := --numprocesses=logical --dist=worksteal
 # For `make compat`: interpreters that are not on the PATH as python3.10, python3.12 and python3.13, separated by spaces.
 PYTHONS ?=
 DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
@@ -49,17 +51,17 @@ demo: $(DATA) ## Train, validate, predict and export yolov10n-dysample with stoc
 	@echo "== Weights:  $(RUN)/train/weights/best.pt and best.onnx"
 
 test: $(VENV)/installed ## Run every test, real yolo processes included
-	YOLOV10_DYSAMPLE_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 YOLOV10_DYSAMPLE_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest $(PARALLEL) --durations=20
 
 quick: $(VENV)/installed ## Run the tests that start no yolo processes
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 compat: $(VENV)/installed ## Test the oldest, middle and newest versions, each installed apart (half an hour, several GB)
 	$(BIN)/python scripts/compat.py $(PYTHONS)
 
-bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.* and the README (10 minutes)
+bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.*, docs/speed.md, the README (10 minutes)
 	$(BIN)/yolov10-dysample benchmark reference=tests/reference/published_dysample.py out=results/speed.json
-	$(BIN)/python scripts/speed_report.py results/speed.json --readme README.md
+	$(BIN)/python scripts/speed_report.py results/speed.json --docs
 
 $(COMPARE_DATA): $(VENV)/installed scripts/make_digits.py
 	$(BIN)/python scripts/make_digits.py --out $(dir $@) --imgsz 96 --train 640 --val 320 --min-size 8 --force

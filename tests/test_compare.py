@@ -624,14 +624,20 @@ def test_the_committed_reports_are_what_the_records_give():
         assert compare_report.report(folder) == (folder / "report.md").read_text(encoding="utf-8"), told
 
 
-def test_the_readme_has_what_the_records_give(monkeypatch):
+def test_the_docs_have_what_the_records_give(monkeypatch):
     monkeypatch.chdir(ROOT)
-    readme = Path("README.md").read_text(encoding="utf-8")
     folders = [Path("results/compare") / name for name in compare_report.TITLES]
+    page, readme = Path("docs/accuracy.md"), Path("README.md")
     begin, end = compare_report.BEGIN, compare_report.END
-    given = compare_report.section(folders, Path("README.md")).removeprefix(begin).removesuffix(end)
-    told = f"run: python -m yolov10_dysample.study.compare_report {' '.join(map(str, folders))} --into README.md"
-    assert between(readme, begin, end, given) == readme, told
+    section = compare_report.section(folders, page).removeprefix(begin).removesuffix(end)
+    told = (
+        f"run: python -m yolov10_dysample.study.compare_report {' '.join(map(str, folders))} "
+        f"--into {page} --summary-into {readme}"
+    )
+    assert between(page.read_text(encoding="utf-8"), begin, end, section) == page.read_text(encoding="utf-8"), told
+    begin, end = compare_report.SUMMARY_BEGIN, compare_report.SUMMARY_END
+    summary = f"\n{compare_report.summary(folders)}\n"
+    assert between(readme.read_text(encoding="utf-8"), begin, end, summary) == readme.read_text(encoding="utf-8"), told
 
 
 def test_the_readme_claims_no_gain_that_the_records_do_not_show():

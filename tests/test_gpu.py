@@ -116,14 +116,16 @@ def test_on_a_gpu_all_is_made_there_and_nothing_waits_or_copies(variant, init, l
 @inits
 @layouts
 @pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
-def test_on_a_cpu_forward_and_backward_read_no_number_back(variant, init, layout, grad):
+def test_on_a_cpu_nothing_is_read_back_but_whether_map_and_offsets_are_finite(variant, init, layout, grad):
     module = layer(variant, init)
     x = maps(2, CHANNELS, 5, 6).contiguous(memory_format=layout)
     with torch.set_grad_enabled(grad), Trace() as trace:
         y = module(x)
         if grad:
             y.sum().backward()
-    assert not stops_in(trace.ops, STOPS)
+    # Nobody waits there: a CPU has done what was asked before. Inference in channels_last never meets NaN that way.
+    looks = set() if grad or layout == torch.contiguous_format else {"aten._local_scalar_dense.default"}
+    assert set(stops_in(trace.ops, STOPS)) == looks
 
 
 @variants

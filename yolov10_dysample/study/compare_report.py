@@ -23,9 +23,23 @@ from yolov10_dysample.study.comparison import MAP, MAP50, SIZES, is_scored, run_
 from yolov10_dysample.study.paired import MIN_PAIRS, is_gain, paired
 from yolov10_dysample.study.tables import Table, between, markdown
 
-__all__ = ["BEGIN", "END", "TITLES", "Records", "gain", "last", "load", "report", "section", "verdict", "write_report"]
+__all__ = [
+    "BEGIN",
+    "END",
+    "TITLES",
+    "Records",
+    "gain",
+    "last",
+    "load",
+    "report",
+    "section",
+    "summary",
+    "verdict",
+    "write_report",
+]
 
 BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
+SUMMARY_BEGIN, SUMMARY_END = "<!-- accuracy-summary:begin -->", "<!-- accuracy-summary:end -->"
 TITLES = {"scratch": "Trained from scratch", "warm": "Fine-tuned from a trained stock model"}
 #: The records of runs by arm and seed.
 Records = dict[str, dict[int, dict[str, Any]]]
@@ -261,6 +275,22 @@ def section(folders: Sequence[Path], target: Path) -> str:
     return "\n".join([BEGIN, *parts, END])
 
 
+def summary(folders: Sequence[Path]) -> str:
+    """What some comparisons say of the paper's DySample, in one sentence each."""
+    said = []
+    for folder in folders:
+        records = load(folder)
+        found = {base: gain(records, "dysample", base) for base in STOCK if base in records}
+        better = bool(found) and all(map(is_gain, found.values()))
+        differences = " and ".join(f"{difference_cell(one)} over {base}" for base, one in found.items())
+        pairs = min(one["n"] if one else 0 for one in found.values())
+        title = TITLES.get(folder.name, folder.name)
+        said.append(
+            f"{title}, DySample is {'' if better else 'not '}shown to help: {differences} ({pairs} paired seeds)."
+        )
+    return f"{MAP} on small images of digits, mean difference [95 % interval]. " + " ".join(said)
+
+
 def write_report(folder: Path) -> str:
     """Write report.md and report.png of a comparison into its folder; returns the former's text."""
     text, picture = report(folder), draw_report(load(folder))
@@ -276,6 +306,7 @@ def main() -> None:
     parser.add_argument(
         "--into", type=Path, help="write the section on these folders between the marks of this document"
     )
+    parser.add_argument("--summary-into", type=Path, help="write the summary between its marks in this document")
     options = parser.parse_args()
     for folder in options.folders:
         print(write_report(folder))
@@ -283,6 +314,10 @@ def main() -> None:
         text = section(options.folders, options.into)
         document = options.into.read_text(encoding="utf-8")
         write_whole(options.into, between(document, BEGIN, END, text.removeprefix(BEGIN).removesuffix(END)).encode())
+    if options.summary_into:
+        document = options.summary_into.read_text(encoding="utf-8")
+        text = f"\n{summary(options.folders)}\n"
+        write_whole(options.summary_into, between(document, SUMMARY_BEGIN, SUMMARY_END, text).encode())
 
 
 if __name__ == "__main__":

@@ -11,9 +11,23 @@ from typing import Any
 from yolov10_dysample.study.names import ADAPTED, OURS, PUBLISHED, STOCK
 from yolov10_dysample.study.tables import Table, aligned, between, markdown
 
-__all__ = ["BEGIN", "END", "PRINTED", "costs_table", "runtimes_table", "section", "terminal", "with_section"]
+__all__ = [
+    "BEGIN",
+    "END",
+    "PRINTED",
+    "costs_table",
+    "runtimes_table",
+    "section",
+    "summary",
+    "terminal",
+    "with_section",
+    "with_summary",
+]
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
+SUMMARY_BEGIN, SUMMARY_END = "<!-- speed-summary:begin -->", "<!-- speed-summary:end -->"
+#: The runtimes that a summary names.
+SUMMARISED = ("eager", "torch", "onnx", "openvino", "ncnn", "mnn")
 
 #: How the report calls what the record names.
 PRINTED = {
@@ -91,7 +105,29 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
 
 def with_section(document: str, record: dict[str, Any]) -> str:
     """A document with the record's section between its markers."""
-    return between(document, BEGIN, END, f"\n{section(record)}\n")
+    return between(document, BEGIN, END, f"\n{section(record, '../results/speed.png', '../results/speed.json')}\n")
+
+
+def summary(record: dict[str, Any]) -> str:
+    """A full record in a few lines, for who has a minute."""
+    settings = record["settings"]
+    table = [["runtime", "stock, ms", "DySample, ms", "DySample / stock [quartiles]"]]
+    for name, runtime in record["model"]["runtimes"].items():
+        if name in SUMMARISED and "candidates" in runtime:
+            stock, ours = (runtime["candidates"][candidate] for candidate in (STOCK, OURS))
+            table.append([PRINTED.get(name, name), _cell(stock, "ms"), _cell(ours, "ms"), _ratio_cell(ours)])
+    return "\n\n".join(
+        [
+            markdown(table),
+            f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}, on a CPU with "
+            f"{settings['threads']} threads: medians of {settings['rounds']} interleaved rounds.",
+        ]
+    )
+
+
+def with_summary(document: str, record: dict[str, Any]) -> str:
+    """A document with the record's summary between its markers."""
+    return between(document, SUMMARY_BEGIN, SUMMARY_END, f"\n{summary(record)}\n")
 
 
 def runtimes_table(record: dict[str, Any]) -> Table:
