@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from yolov10_dysample.dysample import INITS, MAX_SCALE, STYLES, DySample
+from yolov10_dysample.dysample import INITS, MAX_SCALE, STYLES, DySample, is_whole_number
 
 __all__ = ["UPSAMPLE", "convert_rows", "convert_yaml", "list_rows"]
 
@@ -137,7 +137,7 @@ def _check_options(style: str, groups: int, dyscope: bool, init: str) -> None:
     for name, value, choices in (("style", style, STYLES), ("init", init, INITS)):
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    if not _is_index(groups) or groups < 1:
+    if not is_whole_number(groups) or groups < 1:
         raise ValueError(f"groups must be a whole number of at least 1, got {groups!r}")
     if not isinstance(dyscope, bool):
         raise ValueError(f"dyscope must be True or False, got {dyscope!r}")
@@ -164,7 +164,7 @@ def _rows_to_swap(all_rows: list, wanted: Iterable[int] | None, where: str) -> l
     if not chosen:
         raise ValueError(f"rows must name at least one row of {where}: {there}")
     for i in chosen:
-        if not _is_index(i) or not 0 <= i < len(names):
+        if not is_whole_number(i) or not 0 <= i < len(names):
             raise ValueError(f"rows must be indices from 0 to {len(names) - 1} in {where}, got {i!r}: {there}")
         if i not in found:
             raise ValueError(f"row {i} of {where} is {names[i]}, not {UPSAMPLE}: {there}")
@@ -173,10 +173,6 @@ def _rows_to_swap(all_rows: list, wanted: Iterable[int] | None, where: str) -> l
 
 def _listed(indices: list[int]) -> str:
     return f"row{'s' * (len(indices) > 1)} {', '.join(map(str, indices))}"
-
-
-def _is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _scale(row: list, where: str) -> int:
