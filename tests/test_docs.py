@@ -57,14 +57,14 @@ def folder(tmp_path, digits, trained, wheel_environment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", blocks("bash"))
+@pytest.mark.parametrize("block", list(blocks("bash")))
 def test_a_block_of_commands_runs_from_a_wheel(block, folder, wheel_environment: Environment):
     path = f"{wheel_environment.path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     run("bash", "-euc", shortened(block), cwd=folder, env={"PATH": path, "YOLO_AUTOINSTALL": "false"})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", list(blocks("python")))
 def test_a_block_of_python_runs(block, folder, wheel_environment: Environment):
     (folder / "block.py").write_text(shortened(block))
     run(wheel_environment.python, "block.py", cwd=folder, env={"YOLO_AUTOINSTALL": "false"})

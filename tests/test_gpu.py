@@ -128,6 +128,13 @@ def test_on_a_cpu_nothing_is_read_back_but_whether_map_and_offsets_are_finite(va
     assert set(stops_in(trace.ops, STOPS)) == looks
 
 
+def test_a_fake_tensor_has_its_shape_upsampled():
+    module = layer(next(iter(VARIANTS.values())))
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        x = torch.empty(2, CHANNELS, 5, 6, memory_format=torch.channels_last)
+        assert module(x).shape == (2, CHANNELS, 10, 12)
+
+
 @variants
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_on_a_gpu_is_sampled_at_float32_coordinates_and_given_back(variant, dtype):

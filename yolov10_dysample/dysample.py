@@ -153,6 +153,7 @@ def _sample_each_group(x: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
 def _can_use_embedding_bag(x: Tensor, offset: Tensor) -> bool:
     return (
         x.device.type == "cpu"
+        and type(x) is Tensor  # a fake tensor, say, has no numbers to look at
         and x.dtype == offset.dtype == torch.float32
         and _is_channels_last(x)
         and x.shape[0] > 0
@@ -359,7 +360,7 @@ class DySample(nn.Module):
             >>> DySample(64, init="nearest").predict_offset(torch.rand(1, 64, 5, 4)).abs().max().item()
             0.0
         """
-        if not _is_traced():
+        if not (_is_traced() or torch.compiler.is_compiling()):  # sizes that are compared there would be frozen
             self._check_input(x)
         features = F.pixel_shuffle(x, self.scale) if self.style == "pl" else x
         offset = self.offset(features)
