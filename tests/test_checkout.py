@@ -20,7 +20,7 @@ def checkout(request, tmp_path) -> Path:
     programs.mkdir(parents=True)
     for name in ("Makefile", "pyproject.toml"):
         shutil.copyfile(ROOT / name, folder / name)
-    for name in ("python", "yolo"):
+    for name in ("python", "yolo", "yolov10-dysample"):
         (programs / name).write_text(NOTE)
         (programs / name).chmod(0o755)
     (folder / ".venv" / "installed").touch()
