@@ -141,10 +141,10 @@ def without_start_up_file(request, stub_environment):
     file.write_bytes(content)
 
 
-def test_without_its_start_up_file_torch_stops_as_the_readme_says(without_start_up_file, tmp_path):
+def test_without_its_start_up_file_torch_stops_as_the_docs_say(without_start_up_file, tmp_path):
     failure = "Failed to load the backend extension: yolov10_dysample"
     assert f"RuntimeError: {failure}" in run(without_start_up_file.python, "-c", STOCK, cwd=tmp_path, ok=False)
-    assert f"`{failure}`" in (ROOT / "README.md").read_text()
+    assert f"`{failure}`" in (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
 
 
 def test_without_its_start_up_file_the_package_can_be_imported_and_says_what_to_do(without_start_up_file, tmp_path):

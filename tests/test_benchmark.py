@@ -7,6 +7,7 @@ import copy
 import importlib.util
 import json
 import math
+import shlex
 import shutil
 import sys
 
@@ -417,7 +418,7 @@ def test_a_run_records_everything(tiny):
     assert {"python", "torch", "ultralytics", "onnxruntime", "yolov10-dysample"} < set(record["versions"])
     assert record["settings"]["threads"] == THREADS
     assert record["command"].startswith("yolov10-dysample benchmark imgsz=64 ")
-    assert COMMAND.values(record["command"].split()[2:])["rounds"] == 2
+    assert COMMAND.values(shlex.split(record["command"])[2:])["rounds"] == 2
 
     model, train, operator = record["model"], record["train"], record["operator"]
     assert {name: runtime["detail"] for name, runtime in model["runtimes"].items()} == {

@@ -99,8 +99,8 @@ def test_fine_tuning_takes_over_every_tensor_but_the_four_of_dysample(weights, y
 def test_the_command_prints_the_path_and_nothing_else_on_standard_output(tmp_path):
     # Ultralytics announces new settings on standard output, and would announce its download there.
     env = {"XDG_CACHE_HOME": str(tmp_path), "YOLO_CONFIG_DIR": str(tmp_path / "settings")}
-    command = f"{sys.executable} -m scripts.coco_weights 2> {tmp_path / 'progress'}"
-    path = Path(run("sh", "-c", command, cwd=ROOT, env=env).removesuffix("\n"))
+    command = '"$0" -m scripts.coco_weights 2> "$1"'
+    path = Path(run("sh", "-c", command, sys.executable, tmp_path / "progress", cwd=ROOT, env=env).removesuffix("\n"))
     assert path.is_relative_to(tmp_path / "yolov10_dysample")
     assert len(YOLO(path).names) == 80
 

@@ -402,7 +402,7 @@ def installable(wheel: wheels.Wheel) -> bytes:
 
 def offline(monkeypatch: pytest.MonkeyPatch, find_links: Path) -> None:
     """Have pip look in one folder and nowhere else."""
-    for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": str(find_links)}.items():
+    for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": find_links.as_uri()}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
 
 
