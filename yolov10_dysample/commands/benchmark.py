@@ -6,6 +6,7 @@ It must check everything that it was given before it measures anything, and writ
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -111,7 +112,7 @@ def _command_line(values: dict[str, Any]) -> str:
     """The command that has these values, as a user would write it."""
     given = {key.name: values[key.name] for key in KEYS if values[key.name] != key.default}
     words = [f"{key}={','.join(map(str, v)) if isinstance(v, list) else v}" for key, v in given.items()]
-    return " ".join([PROGRAM, COMMAND.name, *words])
+    return shlex.join([PROGRAM, COMMAND.name, *words])
 
 
 def _write(record: dict[str, Any], out: Path) -> None:
