@@ -79,7 +79,7 @@ def dysample(x: Tensor, offset: Tensor, scale: int = 2, init: str = "bilinear") 
     if _is_traced():  # where comparing sizes would freeze them, so that no argument is checked
         return _sample_each_group(x, *_grid_coordinates(x, offset, scale, init))
     _check_call(x, offset, scale, init)
-    if _can_use_embedding_bag(x, offset):
+    if _can_use_embedding_bag(x, offset) and _has_finite_sum(x):
         return _sample_by_embedding_bag(x, offset, scale, init)
     return _sample_folded_groups(x, *_grid_coordinates(x, offset, scale, init))
 
@@ -160,7 +160,6 @@ def _can_use_embedding_bag(x: Tensor, offset: Tensor) -> bool:
         and x.numel() < 2**31
         and not (torch.is_grad_enabled() and (x.requires_grad or offset.requires_grad))
         and not torch.compiler.is_compiling()
-        and _has_finite_sum(x)
         and _has_finite_sum(offset)
     )
 
@@ -368,10 +367,13 @@ class DySample(nn.Module):
         return F.pixel_shuffle(offset, self.scale) if self.style == "lp" else offset
 
     def forward(self, x: Tensor) -> Tensor:
+        # As dysample(), without what is known here: x and its offsets fit, and if x is not finite, nor are they.
         offset = self.predict_offset(x)
-        if self.fold_traced_groups and _is_traced():
-            return _sample_folded_groups(x, *_grid_coordinates(x, offset, self.scale, self.init))
-        return dysample(x, offset, self.scale, self.init)
+        is_traced = _is_traced()
+        if not is_traced and _can_use_embedding_bag(x, offset):
+            return _sample_by_embedding_bag(x, offset, self.scale, self.init)
+        sample = _sample_each_group if is_traced and not self.fold_traced_groups else _sample_folded_groups
+        return sample(x, *_grid_coordinates(x, offset, self.scale, self.init))
 
     def _check_input(self, x: Tensor) -> None:
         _check_map(x)
