@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = tempfile.TemporaryDirectory(prefix="dysample-", ignore_cleanup_errors=True)
 os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 os.environ |= dict.fromkeys(("HOME", "TMPDIR", "YOLO_CONFIG_DIR", "TORCHINDUCTOR_CACHE_DIR"), HOME.name)
+# Nothing here may depend on what a network has, and every child process would look for one.
+os.environ["YOLO_OFFLINE"] = "true"
 
 
 def pytest_unconfigure() -> None:
@@ -129,6 +131,34 @@ def trained(once, yolo: Path, digits: Path) -> Path:
     return best
 
 
+@pytest.fixture(scope="session")
+def stock(once, python: Path) -> Path:
+    """last.pt of a stock model that has learnt to find digits; the data set that taught it is beside its run."""
+    settings = "imgsz=128, batch=4, nbs=4, epochs=2, mosaic=0, warmup_epochs=1, workers=0, plots=False, val=False"
+    code = f"from ultralytics import YOLO; YOLO('yolov10n.yaml').train(data='digits/data.yaml', {settings})"
+
+    def learn(folder: Path) -> None:
+        sizes = ("--train", "240", "--val", "60")
+        run(python, ROOT / "scripts/make_digits.py", "--out", folder / "digits", *sizes, cwd=folder)
+        run(python, "-c", code, cwd=folder)
+
+    (last,) = once("stock", learn).rglob("last.pt")
+    return last
+
+
+@pytest.fixture
+def user_folder(tmp_path: Path, digits: Path, trained: Path, stock: Path) -> Path:
+    """A folder with the files that the docs' commands name, where the commands before would leave them."""
+    from yolov10_dysample.model_files import find_stock
+
+    shutil.copy(digits, tmp_path / "coco8.yaml")
+    shutil.copy(next((digits.parent / "images/val").iterdir()), tmp_path / "image.jpg")
+    shutil.copy(trained, tmp_path / "best.pt")
+    shutil.copy(stock, tmp_path / "yolov10n.pt")
+    shutil.copy(find_stock("yolov10n.yaml"), tmp_path / "mine.yaml")
+    return tmp_path
+
+
 class StubEnvironment:
     """A virtual environment with stand-ins for torch and Ultralytics, and nothing else but PyYAML."""
 
@@ -164,26 +194,21 @@ class StubEnvironment:
 
 
 class Environment(StubEnvironment):
-    """A virtual environment that shares this one's packages as hard links, but for yolov10_dysample."""
+    """A virtual environment that shares this one's packages as links, but for yolov10_dysample."""
 
     def fill(self) -> None:
-        shutil.copytree(
-            sysconfig.get_path("purelib"),
-            self.site,
-            copy_function=_link,
-            ignore=shutil.ignore_patterns("*yolov10_dysample*", "__pycache__"),
-            dirs_exist_ok=True,
-        )
+        """Put the links in."""
+        for package in Path(sysconfig.get_path("purelib")).iterdir():
+            if "yolov10_dysample" not in package.name and package.name != "__pycache__":
+                (self.site / package.name).symlink_to(package)
         yolo = Path(sysconfig.get_path("scripts")) / "yolo"
         self.yolo.write_text(yolo.read_text().replace(str(yolo.parent), str(self.yolo.parent)))
         self.yolo.chmod(0o755)
 
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)
+    def shell(self, commands: str, cwd: Path, **env: str) -> str:
+        """Run lines of a shell with this environment active, as a user would."""
+        path = f"{self.scripts}{os.pathsep}{os.environ['PATH']}"
+        return run("bash", "-euc", commands, cwd=cwd, env={"PATH": path, "YOLO_AUTOINSTALL": "false", **env})
 
 
 @pytest.fixture(scope="session")

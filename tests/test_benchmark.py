@@ -17,6 +17,7 @@ from torch import nn
 from ultralytics import YOLO
 
 from tests.conftest import ROOT, run
+from tests.documents import documented
 from yolov10_dysample import use_dysample
 from yolov10_dysample.commands.benchmark import COMMAND, REFERENCE
 from yolov10_dysample.commands.main import main
@@ -486,10 +487,8 @@ def test_a_record_without_a_skipped_part_is_reported_too(tiny, part, tmp_path):
 
 @pytest.mark.slow
 def test_from_a_wheel_alone_it_ends_well_and_says_that_the_published_code_is_left_out(wheel_environment, tmp_path):
-    command = wheel_environment.path / "bin" / "yolov10-dysample"
-    printed = run(
-        command, "benchmark", "model=yolov10n.yaml", "formats=torch,onnx", "skip=operator", *TINY, cwd=tmp_path
-    )
+    (command,) = documented("benchmark")
+    printed = wheel_environment.shell(command, cwd=tmp_path)
     assert "the published code is left out" in printed
     files = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     assert files == {"runs/benchmark/yolov10n.json", "runs/benchmark/yolov10n.png"}

@@ -17,6 +17,7 @@ import yaml
 from scipy import stats
 
 from tests.conftest import ROOT, clean_environ, run
+from tests.documents import documented
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.model_files import find_stock
 from yolov10_dysample.study import checks, compare_report, comparison, scoring
@@ -578,39 +579,47 @@ def test_a_run_whose_scoring_fails_is_scored_later_without_training(digits, tmp_
     assert set(scores) == {"arm", "seed", "sizes", "offsets"}
 
 
-@pytest.mark.slow
-def test_a_warm_start_begins_where_the_weights_are(digits, tmp_path):
-    options = (f"data={digits}", "seeds=0", "parallel=1", "epochs=1", "imgsz=64", "batch=8")
-    run(*COMPARE, *options, "arms=nearest", "out=stock", cwd=tmp_path)
-    start = (f"warm_start={tmp_path / 'stock/weights/nearest-seed0.pt'}", "arms=nearest,dysample:init=nearest")
-    run(*COMPARE, *options, *start, "out=warm", cwd=tmp_path)
-    before = [record["before"] for record in comparison.run_records(tmp_path / "warm").values()]
-    assert len(before) == 2
-    assert before[0]["mAP50-95"] == pytest.approx(before[1]["mAP50-95"], abs=5e-5)
-    assert json.loads((tmp_path / "warm/comparison.json").read_text())["model"] == "yolov10n.yaml"
+# The commands of the docs, from a wheel, in a user's folder
+
+FROM_SCRATCH, FROM_WEIGHTS = documented("compare")
 
 
-MAIN = "import sys; from yolov10_dysample.commands.main import main; sys.exit(main())"
+def files(folder):
+    return {file.relative_to(folder) for file in folder.rglob("*")}
 
 
 @pytest.mark.slow
-def test_it_works_from_a_wheel_in_an_empty_folder(digits, tmp_path, wheel_environment):
-    command = (wheel_environment.python, "-c", MAIN, "compare")
-    words = (f"data={digits}", "arms=nearest,dysample", "seeds=0", "epochs=1", "imgsz=64", "batch=8")
-    (tmp_path / "stub").mkdir()
-    (tmp_path / "stub/faster_coco_eval.py").write_text("raise ModuleNotFoundError(__name__)")
-    (tmp_path / "empty").mkdir()
-    stopped = run(*command, *words, cwd=tmp_path / "empty", env={"PYTHONPATH": str(tmp_path / "stub")}, ok=False)
+def test_without_the_scorer_it_stops_before_training_and_names_the_line_that_installs_it(
+    user_folder, wheel_environment, tmp_path_factory
+):
+    stub = tmp_path_factory.mktemp("stub")
+    (stub / "faster_coco_eval.py").write_text("raise ModuleNotFoundError(__name__)")
+    before = files(user_folder)
+    refused = f'{FROM_SCRATCH} && exit 1 || test "$?" = 2'
+    stopped = wheel_environment.shell(refused, cwd=user_folder, PYTHONPATH=str(stub))
     assert 'faster_coco_eval cannot be imported; run: pip install "yolov10-dysample[compare]"' in stopped
-    assert not any((tmp_path / "empty").iterdir())
+    assert files(user_folder) == before
 
-    printed = run(*command, *words, cwd=tmp_path / "empty")
-    assert "| dysample | 1 |" in printed
-    (made,) = (tmp_path / "empty/runs/compare").iterdir()
-    assert made.name == "digits-yolov10n-scratch"
-    assert {"comparison.json", "cost.json", "records.jsonl", "report.md", "report.png"} <= {
-        f.name for f in made.iterdir()
-    }
+
+@pytest.mark.slow
+def test_from_scratch_it_ends_well(user_folder, wheel_environment):
+    printed = wheel_environment.shell(FROM_SCRATCH, cwd=user_folder)
+    assert all(f"| {arm} | 1 |" in printed for arm in ("nearest", "bilinear", "dysample"))
+    (made,) = (user_folder / "runs/compare").iterdir()
+    assert made.name == "coco8-yolov10n-scratch"
+    assert {"comparison.json", "cost.json", "records.jsonl", "report.md", "report.png"} <= set(os.listdir(made))
+
+
+@pytest.mark.slow
+def test_a_warm_start_begins_where_the_weights_are(user_folder, wheel_environment):
+    wheel_environment.shell(FROM_WEIGHTS, cwd=user_folder)
+    (made,) = (user_folder / "runs/compare").iterdir()
+    assert made.name == "coco8-yolov10n-yolov10n"
+    before = [record["before"] for record in comparison.run_records(made).values()]
+    assert len(before) == 2
+    assert before[0]["mAP50-95"] > 0, "weights that find nothing would prove nothing"
+    assert before[0]["mAP50-95"] == pytest.approx(before[1]["mAP50-95"], abs=5e-5)
+    assert json.loads((made / "comparison.json").read_text())["model"] == "yolov10n.yaml"
 
 
 # The committed evidence.

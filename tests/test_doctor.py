@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -324,19 +323,10 @@ def test_it_names_the_file_that_is_missing_whichever_it_is_and_the_command_that_
     assert wrong == {}
 
 
-class LinkedEnvironment(Environment):
-    """A virtual environment with links to this one's packages: built at once, for pip to add to and never to change."""
-
-    def fill(self) -> None:
-        for package in Path(sysconfig.get_path("purelib")).iterdir():
-            if "yolov10_dysample" not in package.name:
-                (self.site / package.name).symlink_to(package)
-
-
 @pytest.fixture(scope="module")
 def linked_environment(tmp_path_factory, wheel):
     """The wheel beside the real torch and Ultralytics, to break."""
-    environment = LinkedEnvironment.build(tmp_path_factory.mktemp("linked") / "venv")
+    environment = Environment.build(tmp_path_factory.mktemp("linked") / "venv")
     environment.pip("install", "--no-deps", "--no-index", wheel)
     return environment
 
