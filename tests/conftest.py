@@ -134,7 +134,7 @@ def trained(once, yolo: Path, digits: Path) -> Path:
 @pytest.fixture(scope="session")
 def stock(once, python: Path) -> Path:
     """last.pt of a stock model that has learnt to find digits; the data set that taught it is beside its run."""
-    settings = "imgsz=128, batch=4, nbs=4, epochs=2, mosaic=0, warmup_epochs=1, workers=0, plots=False, val=False"
+    settings = "imgsz=128, batch=4, nbs=4, epochs=3, mosaic=0, warmup_epochs=1, workers=0, plots=False, val=False"
     code = f"from ultralytics import YOLO; YOLO('yolov10n.yaml').train(data='digits/data.yaml', {settings})"
 
     def learn(folder: Path) -> None:
