@@ -21,8 +21,8 @@ from ultralytics.utils.callbacks.base import default_callbacks
 
 from scripts.formats import eager_output, errors, neck_dependent
 from tests.conftest import ROOT, run
-from yolov10_dysample.dysample import VARIANTS, DySample
-from yolov10_dysample.exporting import OPSETS, on_export_start
+from yolov10_dysample.dysample import TRACED_FORMS, VARIANTS, DySample
+from yolov10_dysample.exporting import OPSETS, SAMPLING_SWITCH, on_export_start
 
 IMGSZ = 64
 STOCK, OURS = "yolov10n", "yolov10n-dysample"
@@ -396,7 +396,7 @@ def test_the_exporter_leaves_the_users_model_as_it_was(models, export_format):
     yolo, x = models[OURS], images()
     before, state = eager_output(yolo.model, x), copy.deepcopy(yolo.model.state_dict())
     yolo.export(format=export_format, imgsz=IMGSZ)
-    assert not any(layer.fold_traced_groups for layer in upsamplers(yolo.model))
+    assert {layer.traced_form for layer in upsamplers(yolo.model)} == {"grid_sample"}
     assert all(torch.equal(value, state[key]) for key, value in yolo.model.state_dict().items())
     assert torch.equal(eager_output(yolo.model, x), before)
 
@@ -404,10 +404,28 @@ def test_the_exporter_leaves_the_users_model_as_it_was(models, export_format):
 @pytest.mark.slow
 @pytest.mark.parametrize("opset", [11, 15])
 def test_an_opset_without_grid_sample_is_refused_with_the_ones_that_have_it(models, opset):
-    message = rf"DySample needs ONNX opset 16 or newer.* got opset={opset}\. Leave opset out, or use 16 to 19"
+    message = rf"DySample needs ONNX opset 16 or newer.* got opset={opset}\. Leave opset out, use 16 to 19, or set"
     with pytest.raises(ValueError, match=message):
         models[OURS].export(format="onnx", imgsz=IMGSZ, opset=opset)
     assert not list(Path().glob("*.onnx"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [OURS, "other"])
+@pytest.mark.parametrize("arguments", [{}, {"dynamic": True}, {"opset": 12}], ids=["fixed", "dynamic", "old opset"])
+def test_sampling_by_gathers_gives_eager_torchs_outputs_without_grid_sample(models, name, arguments, monkeypatch):
+    # What an engine is made of, in a runtime that is here.
+    runtime(*ONNX)
+    import onnx
+
+    monkeypatch.setenv(SAMPLING_SWITCH, "gather")
+    file = models[name].export(format="onnx", imgsz=IMGSZ, **arguments)
+    assert "GridSample" not in {node.op_type for node in onnx.load(file).graph.node}
+    shapes = [{}, {"batch": 2, "height": 96, "width": 160}] if "dynamic" in arguments else [{}]
+    for shape in shapes:
+        x = images(**shape)
+        found = errors(torch.as_tensor(run_onnx(file, x)), eager_output(models[name].model, x))
+        assert max(found.values()) < FLOAT32, found
 
 
 @pytest.mark.slow
@@ -433,9 +451,11 @@ def test_only_an_opset_that_tensorrt_misreads_gets_a_warning(models, caplog, ops
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 @pytest.mark.parametrize("init", ["bilinear", "nearest"])
-def test_every_variant_gives_eager_torchs_numbers_in_onnxruntime_at_other_sizes(tmp_path, variant, init):
+@pytest.mark.parametrize("form", TRACED_FORMS)
+def test_every_variant_gives_eager_torchs_numbers_in_onnxruntime_at_other_sizes(tmp_path, variant, init, form):
     runtime(*ONNX)
     layer = DySample(32, init=init, **variant).eval()
+    layer.traced_form = form
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.normal_(generator=torch.Generator().manual_seed(2))

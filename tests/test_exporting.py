@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from yolov10_dysample.dysample import DySample
-from yolov10_dysample.exporting import on_export_start
+from yolov10_dysample.exporting import SAMPLING_SWITCH, on_export_start
 
 
 class Exporter:
@@ -31,7 +31,7 @@ def test_an_exporter_without_its_model_is_prepared_when_it_gets_it_and_is_itself
     assert (exporter.args.opset, other.args.opset) == (None, None)
     exporter.model = nn.Sequential(DySample(8))
     assert exporter.args.opset == 18
-    assert exporter.model[0].fold_traced_groups
+    assert exporter.model[0].traced_form == "folded_grid_sample"
     assert type(exporter) is Exporter
 
 
@@ -52,3 +52,42 @@ def test_an_opset_without_grid_sample_is_refused_when_the_model_comes():
     on_export_start(exporter)
     with pytest.raises(ValueError, match="DySample needs ONNX opset 16 or newer"):
         exporter.model = nn.Sequential(DySample(8))
+
+
+@pytest.mark.parametrize(
+    ("switch", "forms"),
+    [
+        (None, ("grid_sample", "folded_grid_sample", "gather")),
+        ("", ("grid_sample", "folded_grid_sample", "gather")),
+        ("auto", ("grid_sample", "folded_grid_sample", "gather")),
+        ("gather", ("gather", "gather", "gather")),
+        ("grid_sample", ("grid_sample", "folded_grid_sample", "grid_sample")),
+    ],
+)
+def test_a_format_gets_its_own_form_unless_the_switch_says_another(switch, forms, monkeypatch):
+    monkeypatch.delenv(SAMPLING_SWITCH, raising=False)
+    if switch is not None:
+        monkeypatch.setenv(SAMPLING_SWITCH, switch)
+    for export_format, form in zip(("onnx", "openvino", "engine"), forms, strict=True):
+        exporter = Exporter(format=export_format)
+        exporter.model = nn.Sequential(DySample(8))
+        on_export_start(exporter)
+        assert exporter.model[0].traced_form == form
+
+
+def test_a_sampling_that_is_not_there_is_refused_with_those_that_are(monkeypatch):
+    monkeypatch.setenv(SAMPLING_SWITCH, "gathers")
+    exporter = Exporter()
+    exporter.model = nn.Sequential(DySample(8))
+    with pytest.raises(ValueError, match="SAMPLING must be one of auto, gather, grid_sample, got 'gathers'"):
+        on_export_start(exporter)
+    assert exporter.model[0].traced_form == "grid_sample"
+
+
+@pytest.mark.parametrize("opset", [None, 12, 20])
+def test_without_grid_sample_the_opset_is_the_users_or_the_hosts(opset, caplog):
+    exporter = Exporter(format="engine", opset=opset)
+    exporter.model = nn.Sequential(DySample(8))
+    on_export_start(exporter)
+    assert exporter.args.opset == opset
+    assert not caplog.records

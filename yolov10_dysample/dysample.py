@@ -16,6 +16,7 @@ __all__ = [
     "MAX_SCALE",
     "OFFSET_RANGE",
     "STYLES",
+    "TRACED_FORMS",
     "VARIANTS",
     "DySample",
     "dysample",
@@ -30,6 +31,11 @@ MAX_SCALE = 8
 #: What a layer multiplies its predicted offsets by, as published: four units of the convolution are one pixel.
 OFFSET_RANGE = 0.25
 
+#: How a layer samples in a trace: ``grid_sample`` for each group, for all groups at once, or row gathers without it.
+TRACED_FORMS = ("grid_sample", "folded_grid_sample", "gather")
+
+#: Where an offset ends in the form without ``grid_sample``, in pixels: beyond any map, and a number of float16.
+_FARTHEST = 2.0**15
 _MAX_SEED = 2**62
 _MOST_GROUPS_SUGGESTED = 64
 
@@ -148,6 +154,45 @@ def _sample_each_group(x: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
         [F.grid_sample(group, place.permute(0, 2, 3, 1), align_corners=False) for group, place in groups], dim=1
     )
     return y.to(x.dtype)
+
+
+def _sample_by_gather(x: Tensor, offset: Tensor, scale: int, init: str) -> Tensor:
+    """The same for a trace without ``grid_sample``, which some runtimes lack and others get wrong.
+
+    A row of the table is one group of one pixel; each place takes four rows. The pixel that a place lies in stays an
+    integer until it meets the whole part of what moves it, so that only numbers below 1 carry the fraction: a runtime
+    that computes in float16 or bfloat16 rounds no coordinate, however large the map.
+    """
+    batch, channels, height, width = x.shape
+    dx, dy = offset.to(torch.promote_types(x.dtype, torch.float32)).permute(0, 2, 3, 1).chunk(2, dim=-1)
+    groups = dx.shape[-1]
+    left, right, along_x = _neighbours(dx, (1, -1, 1), width, scale, init)
+    above, below, along_y = _neighbours(dy, (-1, 1, 1), height, scale, init)
+
+    of_image = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) * (height * width * groups)
+    first = of_image + torch.arange(groups, device=x.device)
+    left, right = left * groups, right * groups
+    above, below = above * (width * groups) + first, below * (width * groups) + first
+    table = x.to(dx.dtype).permute(0, 2, 3, 1).reshape(-1, channels // groups)
+    upper = _between(F.embedding(above + left, table), F.embedding(above + right, table), along_x)
+    lower = _between(F.embedding(below + left, table), F.embedding(below + right, table), along_x)
+    return _between(upper, lower, along_y).flatten(-2).permute(0, 3, 1, 2).to(x.dtype)
+
+
+def _between(start: Tensor, end: Tensor, part: Tensor) -> Tensor:
+    return start + (end - start) * part  # torch.lerp() is four times as many nodes in ONNX
+
+
+def _neighbours(offset: Tensor, shape: tuple[int, int, int], size: int, scale: int, init: str) -> tuple[Tensor, ...]:
+    """The pixels on both sides of each place along one side of the map, and how far the place is from the first."""
+    cell = torch.arange(size, device=offset.device).unsqueeze(1).expand(-1, scale).reshape(-1)
+    start = start_positions(1, scale, init, offset).unsqueeze(0).expand(size, -1).reshape(-1)
+    place = (start.view(shape) + offset).clamp(-_FARTHEST, _FARTHEST)
+    whole = place.floor()
+    near = cell.view(shape) + whole.to(cell.dtype)
+    # As maximum and minimum, because TensorRT's Clip takes no integers.
+    near, far = (torch.minimum(torch.maximum(pixel, cell[:1]), cell[-1:]) for pixel in (near, near + 1))
+    return near, far, (place - whole).unsqueeze(-1)
 
 
 def _can_use_embedding_bag(x: Tensor, offset: Tensor) -> bool:
@@ -292,8 +337,7 @@ class DySample(nn.Module):
         start the same whether or not a model has DySample in it. A ``state_dict`` of the published code loads.
 
     Attributes:
-        fold_traced_groups (bool): Sample all groups at once in a trace too. Off, for a graph that suits every
-            runtime; on, for the runtimes that are faster with it.
+        traced_form (str): One of :data:`TRACED_FORMS`, for a runtime that is faster or right only with that.
 
     Example:
         >>> DySample(64)(torch.rand(2, 64, 5, 4)).shape
@@ -304,7 +348,7 @@ class DySample(nn.Module):
     Source: Liu et al., "Learning to Upsample by Learning to Sample", ICCV 2023, https://arxiv.org/abs/2308.15085.
     """
 
-    fold_traced_groups = False
+    traced_form = "grid_sample"
 
     def __init__(
         self,
@@ -369,11 +413,14 @@ class DySample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # As dysample(), without what is known here: x and its offsets fit, and if x is not finite, nor are they.
         offset = self.predict_offset(x)
-        is_traced = _is_traced()
-        if not is_traced and _can_use_embedding_bag(x, offset):
-            return _sample_by_embedding_bag(x, offset, self.scale, self.init)
-        sample = _sample_each_group if is_traced and not self.fold_traced_groups else _sample_folded_groups
-        return sample(x, *_grid_coordinates(x, offset, self.scale, self.init))
+        if not _is_traced():
+            if _can_use_embedding_bag(x, offset):
+                return _sample_by_embedding_bag(x, offset, self.scale, self.init)
+        elif self.traced_form == "gather":
+            return _sample_by_gather(x, offset, self.scale, self.init)
+        elif self.traced_form == "grid_sample":
+            return _sample_each_group(x, *_grid_coordinates(x, offset, self.scale, self.init))
+        return _sample_folded_groups(x, *_grid_coordinates(x, offset, self.scale, self.init))
 
     def _check_input(self, x: Tensor) -> None:
         _check_map(x)

@@ -1,4 +1,4 @@
-"""What the export of a model with DySample layers needs: an ONNX opset that keeps its maths, and a traced form.
+"""What the export of a model with DySample layers needs: a form that its runtime computes right, and an ONNX opset.
 
 Called by Ultralytics' own exporter (``registration`` puts :func:`on_export_start` there). It must leave the exported
 files of every other model as they are, and must not import Ultralytics.
@@ -7,6 +7,7 @@ files of every other model as they are, and must not import Ultralytics.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -16,12 +17,28 @@ from torch import nn
 
 from yolov10_dysample.dysample import DySample
 
-__all__ = ["FOLDING_FORMATS", "OPSETS", "UNSAMPLED_FORMATS", "on_export_start"]
+__all__ = [
+    "OPSETS",
+    "SAMPLINGS",
+    "SAMPLING_SWITCH",
+    "TRACED_FORMS_BY_FORMAT",
+    "UNSAMPLED_FORMATS",
+    "on_export_start",
+    "traced_form",
+]
 
 #: ONNX opsets that export DySample and that every runtime reads right.
 OPSETS = (16, 19)
-#: Export formats whose runtimes sample all groups at once faster than one after the other.
-FOLDING_FORMATS = ("openvino", "torchscript")
+#: How layers sample in each export format; ``grid_sample`` in the others.
+TRACED_FORMS_BY_FORMAT = {
+    "openvino": "folded_grid_sample",  # faster there
+    "torchscript": "folded_grid_sample",
+    "engine": "gather",  # TensorRT 10.14 to 11.1 compute GridSample wrongly (NVIDIA/TensorRT#4813)
+    "rknn": "gather",  # has no GridSample
+}
+#: The switch for who knows better.
+SAMPLING_SWITCH = "YOLOV10_DYSAMPLE_SAMPLING"
+SAMPLINGS = ("auto", "gather", "grid_sample")
 
 #: Export formats whose converters had no grid sampling when last tried (results/formats.md).
 UNSAMPLED_FORMATS = ("paddle", "coreai")
@@ -77,28 +94,54 @@ def _leave_out_mnn_log() -> None:
     sys.modules.setdefault("MNN.tools.utils.log", None)  # type: ignore[arg-type]
 
 
+def traced_form(export_format: str) -> str:
+    """How the layers of an exported model sample: as suits the format, or as ``YOLOV10_DYSAMPLE_SAMPLING`` says.
+
+    Raises:
+        ValueError: If the switch is set to something that it does not know.
+
+    Example:
+        >>> traced_form("engine"), traced_form("onnx")
+        ('gather', 'grid_sample')
+    """
+    wanted = os.environ.get(SAMPLING_SWITCH) or "auto"
+    if wanted not in SAMPLINGS:
+        raise ValueError(f"{SAMPLING_SWITCH} must be one of {', '.join(SAMPLINGS)}, got {wanted!r}")
+    own = TRACED_FORMS_BY_FORMAT.get(export_format, "grid_sample")
+    fits = wanted == "auto" or (wanted == "grid_sample" and own != "gather")
+    return own if fits else wanted
+
+
 def _prepare_export(exporter: Exporter, default_opset: int) -> None:
     """Export a model with DySample layers in the form that suits the format, at an ONNX opset that keeps its maths."""
     layers = [layer for layer in exporter.model.modules() if isinstance(layer, DySample)]
     if not layers:
         return
-    opset = exporter.args.opset
+    form = traced_form(exporter.args.format)
+    if form != "gather":
+        _check_grid_sample(exporter.args, default_opset)
+    for layer in layers:
+        layer.traced_form = form
+
+
+def _check_grid_sample(args: SimpleNamespace, default_opset: int) -> None:
+    """Choose an ONNX opset that has GridSample and keeps its maths, unless one is given; say what others do."""
+    opset = args.opset
     if opset is None:
-        exporter.args.opset = default_opset
+        args.opset = default_opset
     elif opset < OPSETS[0]:
         raise ValueError(
             f"DySample needs ONNX opset {OPSETS[0]} or newer, which has GridSample, got opset={opset}. "
-            f"Leave opset out, or use {OPSETS[0]} to {OPSETS[1]}"
+            f"Leave opset out, use {OPSETS[0]} to {OPSETS[1]}, or set {SAMPLING_SWITCH}=gather"
         )
     elif opset > OPSETS[1]:
         _logger.warning(
             f"WARNING DySample at ONNX opset {opset}: from opset 20 on TensorRT misreads GridSample's mode and samples "
-            f"nearest, without a word (NVIDIA/TensorRT#4646). For an engine use opset {OPSETS[0]} to {OPSETS[1]}."
+            f"nearest, without a word (NVIDIA/TensorRT#4646). Use opset {OPSETS[0]} to {OPSETS[1]}, or set "
+            f"{SAMPLING_SWITCH}=gather."
         )
-    if exporter.args.format in UNSAMPLED_FORMATS:
+    if args.format in UNSAMPLED_FORMATS:
         _logger.warning(
-            f"WARNING the converter to {exporter.args.format} had no grid sampling, which DySample "
-            f"needs, when last tried (results/formats.md). If it fails, export to onnx instead."
+            f"WARNING the converter to {args.format} had no grid sampling, which DySample needs, when last tried "
+            f"(results/formats.md). If it fails, export to onnx instead, or set {SAMPLING_SWITCH}=gather."
         )
-    for layer in layers:
-        layer.fold_traced_groups = exporter.args.format in FOLDING_FORMATS
