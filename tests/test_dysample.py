@@ -11,6 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from tests.conftest import run
 from tests.reference.published_dysample import DySample as Published
@@ -465,6 +467,40 @@ def test_a_nan_pixel_spoils_the_same_places_of_a_layer_on_every_path(path, varia
     assert not expected[0].isnan().any()
     assert 0 < expected[1].isnan().sum() < expected[1].numel()
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+class RoundingToHalf(TorchDispatchMode):
+    """Rounds every number that is computed to float16, as an engine of half precision may."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        def rounded(value):
+            is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+            return value.half().to(value.dtype) if is_float else value
+
+        return tree_map(rounded, func(*args, **(kwargs or {})))
+
+
+@inits
+@pytest.mark.parametrize("size", [40, 80, 160])
+def test_gathers_keep_every_place_to_a_hundredth_of_a_pixel_where_all_is_rounded_to_half_precision(size, init):
+    layer = DySample(8, groups=2, init=init).eval()
+    with torch.no_grad():
+        layer.offset.weight.zero_()
+        layer.offset.bias.uniform_(-8, 8, generator=torch.Generator().manual_seed(0))  # up to two pixels
+    # Zigzags with a slope of one a pixel, so that errors of values are errors of places; their numbers are small.
+    zigzag = ((torch.arange(size) % 4) - 2.0).abs()
+    across, down = zigzag.expand(size, size), zigzag.view(-1, 1).expand(size, size)
+    x = torch.stack([across, down] * 4)[None]
+    expected = in_eager_inference(layer, x)
+
+    def largest_error(form):
+        layer.traced_form = form
+        traced = torch.jit.trace(layer, x)
+        with torch.no_grad(), RoundingToHalf():
+            return (traced(x) - expected).abs().max().item()
+
+    assert largest_error("gather") < 0.01
+    assert largest_error("grid_sample") > 0.01, "this test cannot tell a form that rounds places"
 
 
 X, OFFSET = torch.zeros(1, 16, 4, 3), torch.zeros(1, 8, 8, 6)
