@@ -53,7 +53,7 @@ demo: $(DATA) ## Train, validate, predict and export yolov10n-dysample with stoc
 test: $(VENV)/installed ## Run every test, real yolo processes included
 	OMP_NUM_THREADS=1 YOLOV10_DYSAMPLE_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest $(PARALLEL) --durations=20
 
-quick: $(VENV)/installed ## Run the tests that start no yolo processes
+quick: $(VENV)/installed ## Run the tests that neither train, nor start many processes, nor compile
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 compat: $(VENV)/installed ## Test the oldest, middle and newest versions, each installed apart (half an hour, several GB)

@@ -26,6 +26,7 @@ def test_importing_the_package_imports_neither_torch_nor_ultralytics(python, tmp
     assert run(python, "-c", check, cwd=tmp_path).strip() == "set()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "env"),
     [
@@ -57,6 +58,7 @@ def test_it_registers_with(code, env, python, tmp_path):
     assert run(python, "-c", code, cwd=tmp_path, env=env).endswith("built\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", [OFF, TORCH_OFF], ids=["our switch", "torch's switch"])
 def test_switched_off_nothing_is_registered(env, python, tmp_path):
     assert "FileNotFoundError: 'yolov10-dysample.yaml' does not exist" in run(

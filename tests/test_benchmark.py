@@ -3,7 +3,6 @@
 No time is asserted here: what is fast on one machine is not on another.
 """
 
-import copy
 import importlib.util
 import json
 import math
@@ -34,6 +33,7 @@ from yolov10_dysample.study.runtimes import RUNTIMES, why_missing
 from yolov10_dysample.study.settings import OFFSET_SPREAD, Settings
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.tables import aligned
+from yolov10_dysample.study.tasks import TASKS
 from yolov10_dysample.study.timing import prepare_candidates, time_interleaved
 from yolov10_dysample.study.twins import make_twins
 
@@ -386,17 +386,6 @@ def test_a_checkpoint_can_do_a_training_step_with_all_its_weights(models, tmp_pa
         make_training_step(name, asked)()
 
 
-def test_operators_are_measured_without_the_published_code_too(monkeypatch):
-    monkeypatch.setattr(operators, "SHAPES", ((1, 32, 5, 4),))
-    told = []
-    found = operators.measure_operators(settings(sizes=[10]), lambda *progress: told.append(progress))
-    assert set(found) == {"shapes", "sweep"}
-    for entry in (*found["shapes"], *found["sweep"]):
-        assert set(entry) == {"shape", "memory_format", "candidates"}
-        assert set(entry["candidates"]) == set(UPSAMPLERS) - {PUBLISHED, ADAPTED}
-    assert told[-1] == ("operators, channels_last, 1x128x10x10: timing", 2, 2)
-
-
 SPREAD = {"median", "q1", "q3"}
 THREADS = 1  # not the default, and two workers of the tests share a machine
 TINY = ("imgsz=64", "rounds=2", "sizes=10", f"threads={THREADS}", "train_imgsz=64", "train_batch=1", "memory_runs=1")
@@ -406,7 +395,7 @@ TINY = ("imgsz=64", "rounds=2", "sizes=10", f"threads={THREADS}", "train_imgsz=6
 def tiny(tmp_path_factory):
     """What a tiny run printed, its record and its folder."""
     folder = tmp_path_factory.mktemp("speed")
-    more = ("formats=torch,torchscript,onnx", f"reference={PUBLISHED_FILE}", "out=speed.json")
+    more = ("formats=torch,torchscript,onnx", "skip=operator", f"reference={PUBLISHED_FILE}", "out=speed.json")
     printed = run(sys.executable, ROOT / "scripts/benchmark.py", *TINY, *more, cwd=folder)
     return printed, json.loads((folder / "speed.json").read_text()), folder
 
@@ -421,7 +410,7 @@ def test_a_run_records_everything(tiny):
     assert record["command"].startswith("yolov10-dysample benchmark imgsz=64 ")
     assert COMMAND.values(shlex.split(record["command"])[2:])["rounds"] == 2
 
-    model, train, operator = record["model"], record["train"], record["operator"]
+    model, train = record["model"], record["train"]
     assert {name: runtime["detail"] for name, runtime in model["runtimes"].items()} == {
         "torch": f"torch, channels_last, {THREADS} threads",
         "torchscript": f"torch, {THREADS} threads",
@@ -441,17 +430,6 @@ def test_a_run_records_everything(tiny):
     for memory in (model["memory"], train["memory"]):
         assert all(set(found["mib"]) == set(found["ratio"]) == SPREAD for found in memory.values())
 
-    assert [tuple(e["shape"]) for e in operator["shapes"]] == list(SHAPES) * 2
-    assert [e["shape"] for e in operator["sweep"]] == [[1, 128, 10, 10]]
-    assert [tuple(e["shape"]) for e in operator["onnxruntime"]] == list(YOLO_SHAPES)
-    assert set(operator["ours_over_published"]) == {"channels_last", "contiguous"}
-    for entry in (*operator["shapes"], *operator["sweep"], *operator["onnxruntime"]):
-        assert set(entry["ours_over_published"]) == SPREAD
-        assert entry["largest_difference"] < 1e-3
-    for entry in operator["shapes"]:
-        left_out = {ADAPTED} if entry["memory_format"] == "contiguous" else set()
-        assert set(entry["candidates"]) == set(UPSAMPLERS) - left_out
-
 
 @pytest.mark.slow
 def test_every_number_of_a_run_is_finite_and_no_time_is_zero(tiny):
@@ -470,16 +448,50 @@ def test_every_number_of_a_run_is_finite_and_no_time_is_zero(tiny):
 @pytest.mark.slow
 def test_a_run_shows_its_progress_a_table_and_a_plot(tiny):
     printed, record, folder = tiny
-    for stage in ("torch, channels_last: timing", "onnx: exporting", "training step: timing", "operators, onnxruntime"):
+    for stage in ("torch, channels_last: timing", "onnx: exporting", "training step: timing"):
         assert stage in printed
     assert speed_report.terminal(record) in printed
     assert (folder / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
+@pytest.fixture
+def small_shapes(monkeypatch):
+    """One small map in place of the full shapes, and this process in place of fresh ones."""
+    for name in ("SHAPES", "YOLO_SHAPES"):
+        monkeypatch.setattr(operators, name, ((1, 32, 5, 4),))
+    monkeypatch.setattr(benchmark, "run_task", lambda task, settings, report: TASKS[task](settings, report))
+
+
+def test_operators_are_measured_beside_the_published_code_in_torch_and_onnxruntime(small_shapes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = []
+    asked = settings(sizes=[10], reference=PUBLISHED_FILE, skip=["model", "train"])
+    found = benchmark.measure(asked, lambda *progress: told.append(progress[0]))["operator"]
+    assert set(found["ours_over_published"]) == {"channels_last", "contiguous"}
+    assert [entry["memory_format"] for entry in found["shapes"]] == ["channels_last", "contiguous"]
+    assert [entry["shape"] for entry in found["sweep"]] == [[1, 128, 10, 10]]
+    for entry in (*found["shapes"], *found["sweep"], *found["onnxruntime"]):
+        assert set(entry["ours_over_published"]) == SPREAD
+        assert entry["largest_difference"] < 1e-3
+    for entry in found["shapes"]:
+        left_out = {ADAPTED} if entry["memory_format"] == "contiguous" else set()
+        assert set(entry["candidates"]) == set(UPSAMPLERS) - left_out
+    assert "operators, onnxruntime, 1x32x5x4: timing" in told
+
+
+def test_operators_are_measured_without_the_published_code_too(small_shapes):
+    told = []
+    found = operators.measure_operators(settings(sizes=[10]), lambda *progress: told.append(progress))
+    assert set(found) == {"shapes", "sweep"}
+    for entry in (*found["shapes"], *found["sweep"]):
+        assert set(entry) == {"shape", "memory_format", "candidates"}
+        assert set(entry["candidates"]) == set(UPSAMPLERS) - {PUBLISHED, ADAPTED}
+    assert told[-1] == ("operators, channels_last, 1x128x10x10: timing", 2, 2)
+
+
 @pytest.mark.parametrize("part", PARTS)
-def test_a_record_without_a_skipped_part_is_reported_too(tiny, part, tmp_path):
-    record = copy.deepcopy(tiny[1])
+def test_a_record_without_a_skipped_part_is_reported_too(part):
+    record = json.loads((ROOT / "results/speed.json").read_text())
     del record[part]
     assert speed_report.terminal(record)
     assert speed_plot.draw(record).startswith(b"\x89PNG")
@@ -538,4 +550,7 @@ def test_the_committed_record_is_of_a_full_default_run_with_every_runtime():
     shown = {speed_report.PRINTED.get(name, name) for name in record["model"]["runtimes"]}
     assert shown == {speed_report.PRINTED.get(name, name) for name in (*RUNTIMES, "openvino, f32")}
     assert PUBLISHED in record["model"]["size"]
+    operator = record["operator"]
+    assert [tuple(entry["shape"]) for entry in operator["shapes"]] == list(SHAPES) * 2
+    assert [tuple(entry["shape"]) for entry in operator["onnxruntime"]] == list(YOLO_SHAPES)
     assert {"missing", "failed"}.isdisjoint(key for r in record["model"]["runtimes"].values() for key in r)

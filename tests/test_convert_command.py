@@ -50,6 +50,7 @@ print(DetectionModel("mine-dysample.yaml", verbose=False).model[2])
 """
 
 
+@pytest.mark.slow
 def test_a_converted_file_builds_in_a_process_that_imports_ultralytics_only(python, folder):
     output = run(python, "-m", "yolov10_dysample", "convert", "model=mine.yaml", "out=mine-dysample.yaml", cwd=folder)
     assert output == ""

@@ -292,6 +292,7 @@ def surprises(name: str, how: str, output: str, status: int) -> list[str]:
     return [] if said == expected and status == 1 else [output]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["removed", "emptied"])
 def test_it_names_the_file_that_is_missing_whichever_it_is_and_the_command_that_mends_it(
     how, stub_environment, tmp_path
@@ -353,6 +354,7 @@ def test_it_names_the_missing_file_beside_the_real_torch_and_ultralytics_too(nam
     assert surprises(name, "removed", output[output.index("\nexport ") + 1 :], 1) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "how"),
     [

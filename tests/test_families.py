@@ -253,6 +253,7 @@ def shipped(name):
     return name in {smallest(file) for file in UPSAMPLING}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
 def test_a_training_step_through_its_own_loss_moves_the_offsets(name, worked, tmp_path, monkeypatch):
     if not shipped(name):

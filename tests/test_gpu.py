@@ -220,6 +220,7 @@ def test_start_places_are_right_to_a_hundredth_of_a_pixel_at_any_width(size, ini
     torch.testing.assert_close(y, expected, rtol=0, atol=max(0.01, size * 2**-23))
 
 
+@pytest.mark.slow
 @pairs
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 def test_it_compiles_to_one_graph_for_all_sizes(variant, init, training):
@@ -234,6 +235,7 @@ def test_it_compiles_to_one_graph_for_all_sizes(variant, init, training):
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [VARIANTS["dysample+"], VARIANTS["dysample-s"]], ids=["dysample+", "dysample-s"])
 def test_compiled_training_gives_the_gradients_of_eager_training(variant):
     torch._dynamo.reset()
@@ -249,6 +251,7 @@ def test_compiled_training_gives_the_gradients_of_eager_training(variant):
             torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @layouts
 def test_a_compiled_layer_keeps_the_memory_format(layout):
     torch._dynamo.reset()
@@ -290,6 +293,7 @@ def test_inductor_gives_eager_torchs_numbers(training, request):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pairs
 def test_torch_export_gives_one_program_for_all_sizes(variant, init):
     module = layer(variant, init).eval()

@@ -104,6 +104,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("row", "size", "task"), SHAPES, ids=str)
 def test_every_image_size_kind_of_layer_and_task_can_be_drawn(small, row, size, task, tmp_path):
     model = small(row, task)

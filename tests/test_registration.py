@@ -298,6 +298,7 @@ assert not hasattr(tasks.DetectionModel.__init__, "__wrapped__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", UNFIT)
 def test_an_ultralytics_that_does_not_fit_is_left_untouched_with_one_line(case, python, tmp_path):
     change, fault = UNFIT[case]
