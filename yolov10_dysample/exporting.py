@@ -119,22 +119,22 @@ def _prepare_export(exporter: Exporter, default_opset: int) -> None:
         return
     form = traced_form(exporter.args.format)
     if form != "gather":
-        _check_grid_sample(exporter.args, default_opset)
+        _check_grid_sample(exporter.args)
+    if exporter.args.opset is None:
+        exporter.args.opset = default_opset
     for layer in layers:
         layer.traced_form = form
 
 
-def _check_grid_sample(args: SimpleNamespace, default_opset: int) -> None:
-    """Choose an ONNX opset that has GridSample and keeps its maths, unless one is given; say what others do."""
-    opset = args.opset
-    if opset is None:
-        args.opset = default_opset
-    elif opset < OPSETS[0]:
+def _check_grid_sample(args: SimpleNamespace) -> None:
+    """Refuse an ONNX opset without GridSample; say what is known of others and of converters."""
+    opset = OPSETS[0] if args.opset is None else args.opset
+    if opset < OPSETS[0]:
         raise ValueError(
             f"DySample needs ONNX opset {OPSETS[0]} or newer, which has GridSample, got opset={opset}. "
             f"Leave opset out, use {OPSETS[0]} to {OPSETS[1]}, or set {SAMPLING_SWITCH}=gather"
         )
-    elif opset > OPSETS[1]:
+    if opset > OPSETS[1]:
         _logger.warning(
             f"WARNING DySample at ONNX opset {opset}: from opset 20 on TensorRT misreads GridSample's mode and samples "
             f"nearest, without a word (NVIDIA/TensorRT#4646). Use opset {OPSETS[0]} to {OPSETS[1]}, or set "
