@@ -519,36 +519,6 @@ def wait_for(happened, process, seconds=300):
         time.sleep(0.1)
 
 
-@pytest.mark.slow
-def test_a_killed_comparison_goes_on_where_it_was_and_a_finished_run_is_not_repeated(digits, tmp_path):
-    words = (f"data={digits}", "arms=nearest,dysample:init=nearest", "seeds=5", "parallel=1", f"out={tmp_path}")
-    command = (*COMPARE, *words, "epochs=2", "imgsz=64", "batch=8")
-    process = subprocess.Popen(command, cwd=tmp_path, env=clean_environ(), start_new_session=True)
-    second = tmp_path / "logs/dysample_init-nearest-seed5.txt"
-    wait_for(lambda: second.is_file() and "@epoch 1 2" in second.read_text(), process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    before = (tmp_path / "records.jsonl").read_text()
-    assert set(comparison.run_records(tmp_path)) == {("nearest", 5)}
-
-    twin = subprocess.Popen(command, cwd=tmp_path, env=clean_environ(), stdout=subprocess.DEVNULL)
-    printed = run(*command, cwd=tmp_path)
-    assert twin.wait() == 0, "two at once share the work"
-    assert "2 runs, 1 of them finished before" in printed
-    assert (tmp_path / "records.jsonl").read_text().startswith(before)
-    assert len(read_lines(tmp_path / "records.jsonl")) == 4, "trained once and scored once each"
-    stock, ours = comparison.run_records(tmp_path).values()
-    assert stock["start"] == ours["start"]
-    assert stock["data"] == ours["data"]
-    assert [len(one["epochs"]) for one in (stock, ours)] == [2, 2]
-    assert ours["parameters"] - stock["parameters"] == 12_352
-    assert set(ours["offsets"]) == {"11", "14"}
-    assert not any(path.is_dir() for path in (tmp_path / "unfinished").iterdir())
-    assert re.search(r"\| dysample:init=nearest \| 1 \|", printed)
-
-    assert "2 runs, 2 of them finished before" in run(*command, cwd=tmp_path)
-
-
 NO_SCORES = """
 class COCO:
     def __init__(self, *arguments):
@@ -558,25 +528,52 @@ COCOeval_faster = COCO
 
 
 @pytest.mark.slow
-def test_a_run_whose_scoring_fails_is_scored_later_without_training(digits, tmp_path):
+def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_scored_is_scored_without_training(
+    digits, tmp_path
+):
+    """A comparison whose first run was not scored, and which was killed in its second, is started again twice at once."""
     (tmp_path / "stub").mkdir()
     (tmp_path / "stub/faster_coco_eval.py").write_text(NO_SCORES)
-    words = (f"data={digits}", "arms=nearest", "seeds=0", f"out={tmp_path / 'out'}", "epochs=1", "imgsz=64", "batch=8")
-    printed = run(*COMPARE, *words, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "stub")}, ok=False)
-    assert "nearest, seed 0: failed, not scored" in printed
-    assert "the scorer is out of order" in printed
-    (trained,) = read_lines(tmp_path / "out/records.jsonl")
+    words = (f"data={digits}", "arms=nearest,dysample:init=nearest", "seeds=5", "parallel=1", f"out={tmp_path / 'out'}")
+    command = (*COMPARE, *words, "epochs=2", "imgsz=64", "batch=8")
+    out = tmp_path / "out"
+    first, second = (out / f"logs/{arm}-seed5.txt" for arm in ("nearest", "dysample_init-nearest"))
+    environ = {**clean_environ(), "PYTHONPATH": str(tmp_path / "stub")}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environ, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: second.is_file() and "@epoch 1 2" in second.read_text(), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    said = process.communicate()[1]
+    assert "nearest, seed 5: failed, not scored" in said
+    assert "the scorer is out of order" in said
+    before = (out / "records.jsonl").read_text()
+    (trained,) = read_lines(out / "records.jsonl")
+    assert trained["arm"] == "nearest"
     assert "sizes" not in trained
-    log = tmp_path / "out/logs/nearest-seed0.txt"
-    assert "@epoch 1 1" in log.read_text()
-    weights = (tmp_path / "out/weights/nearest-seed0.pt").read_bytes()
+    assert "@epoch 2 2" in first.read_text()
+    weights = (out / "weights/nearest-seed5.pt").read_bytes()
 
-    assert "| nearest | 1 |" in run(*COMPARE, *words, cwd=tmp_path)
-    assert "@epoch" not in log.read_text()
-    assert (tmp_path / "out/weights/nearest-seed0.pt").read_bytes() == weights
-    first, scores = read_lines(tmp_path / "out/records.jsonl")
-    assert first == trained
+    twin = subprocess.Popen(command, cwd=tmp_path, env=clean_environ(), stdout=subprocess.DEVNULL)
+    printed = run(*command, cwd=tmp_path)
+    assert twin.wait() == 0, "two at once share the work"
+    assert (out / "records.jsonl").read_text().startswith(before)
+    assert "@epoch" not in first.read_text()
+    assert (out / "weights/nearest-seed5.pt").read_bytes() == weights
+    lines = read_lines(out / "records.jsonl")
+    assert len(lines) == 4, "trained once and scored once each"
+    (scores,) = (line for line in lines[1:] if line["arm"] == "nearest")
     assert set(scores) == {"arm", "seed", "sizes", "offsets"}
+    stock, ours = comparison.run_records(out).values()
+    assert stock["start"] == ours["start"]
+    assert stock["data"] == ours["data"]
+    assert [len(one["epochs"]) for one in (stock, ours)] == [2, 2]
+    assert ours["parameters"] - stock["parameters"] == 12_352
+    assert set(ours["offsets"]) == {"11", "14"}
+    assert not any(path.is_dir() for path in (out / "unfinished").iterdir())
+    assert all(f"| {arm} | 1 |" in printed for arm in ("nearest", "dysample:init=nearest"))
+
+    assert "2 runs, 2 of them finished before" in run(*command, cwd=tmp_path)
 
 
 # The commands of the docs, from a wheel, in a user's folder

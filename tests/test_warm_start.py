@@ -14,7 +14,7 @@ from ultralytics import YOLO
 from yolov10_dysample import use_dysample
 
 data, weights, folder = sys.argv[1:]
-train = dict(data=data, imgsz=128, batch=16, nbs=16, workers=0, plots=False, val=False, project=folder, exist_ok=True)
+train = dict(data=data, imgsz=128, workers=0, plots=False, val=False, deterministic=False, project=folder)
 
 def score(model):
     box = model.val(data=data, imgsz=128, workers=0, plots=False).box
@@ -27,7 +27,7 @@ found = {"stock": score(YOLO(weights)), "nearest": score(swapped("nearest")), "b
 model = swapped("nearest")
 model.save(f"{folder}/swapped.pt")
 found["saved"] = score(YOLO(f"{folder}/swapped.pt"))
-model.train(epochs=1, fraction=0.3, name="tuned", **train)
+model.train(epochs=2, nbs=2, warmup_epochs=0, name="tuned", **train)
 tuned = YOLO(f"{folder}/tuned/weights/last.pt").model.model
 found["learnt"] = [float(tuned[i].offset.weight.abs().max()) for i in (11, 14)]
 found["init"] = [tuned[i].init for i in (11, 14)]
@@ -36,15 +36,14 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def found(python, stock, tmp_path_factory):
+def found(python, stock, photographs, tmp_path_factory):
     """What the script above found."""
     folder = tmp_path_factory.mktemp("warm")
-    (data,) = stock.parents[4].glob("digits/data.yaml")
-    return json.loads(run(python, "-c", SCRIPT, data, stock, folder, cwd=folder).splitlines()[-1])
+    return json.loads(run(python, "-c", SCRIPT, photographs, stock, folder, cwd=folder).splitlines()[-1])
 
 
 def test_map_is_equal_to_four_decimals_before_and_after_the_swap(found):
-    assert found["stock"][0] > 0.05, "a model that detects nothing would prove nothing"
+    assert found["stock"][0] > 0.5, "a model that detects nothing would prove nothing"
     assert found["nearest"] == pytest.approx(found["stock"], abs=5e-5)
     assert found["saved"] == pytest.approx(found["stock"], abs=5e-5)
     assert found["bilinear"] != pytest.approx(found["stock"], abs=5e-5), "this test cannot tell upsamplings apart"
