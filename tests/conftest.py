@@ -257,3 +257,24 @@ def stub_environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> S
     environment = StubEnvironment.build(tmp_path_factory.mktemp("stub") / "venv")
     environment.pip("install", "--no-deps", "--no-index", wheel)
     return environment
+
+
+@pytest.fixture(scope="session")
+def stub_checkout(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StubEnvironment]:
+    """A checkout in a folder of the default name, installed in editable form beside stand-ins, for each worker."""
+    folder = tmp_path_factory.mktemp("editable")
+    checkout = copy_checkout(folder)
+    build = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
+    *_, wheel = run(sys.executable, "-c", build, folder, cwd=checkout).splitlines()
+    environment = StubEnvironment.build(folder / "venv")
+    environment.pip("install", "--no-deps", "--no-index", folder / wheel)
+    return checkout, environment
+
+
+def copy_checkout(folder: Path) -> Path:
+    """Copy what an editable install needs of this checkout into a folder in ``folder``."""
+    checkout = folder / "yolov10_dysample"
+    checkout.mkdir()
+    for part in ("yolov10_dysample", "configs", "pyproject.toml", "README.md", "LICENSE"):
+        (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, checkout / part)
+    return checkout

@@ -74,6 +74,8 @@ ULTRALYTICS = {
     "ultralytics/nn/__init__.py": "",
     "ultralytics/nn/modules.py": "",
     "ultralytics/nn/tasks.py": "import torch\n" + PARSER,
+    "ultralytics/engine/__init__.py": "",
+    "ultralytics/engine/model.py": "from ultralytics.nn.tasks import yaml_model_load\n",
     "ultralytics/utils/__init__.py": "import logging\nLOGGER = logging.getLogger('ultralytics')\n",
     "ultralytics/utils/callbacks/__init__.py": "",
     "ultralytics/utils/callbacks/base.py": "default_callbacks = {'on_export_start': []}\n",

@@ -1,11 +1,14 @@
-"""The autoload: there when Ultralytics is, absent from everything else, and unable to break `import torch`."""
+"""The autoload: there when Ultralytics is, absent from everything else, and unable to break `import torch`.
+
+Most cases run beside stand-ins for torch and Ultralytics (`tests/stubs.py`); each promise has a case beside the real ones.
+"""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Environment, StubEnvironment, run
+from tests.conftest import ROOT, Environment, StubEnvironment, copy_checkout, run
 
 BUILD = "from ultralytics import YOLO; YOLO('yolov10n-dysample.yaml'); print('built')"
 STOCK = "import torch; from ultralytics import YOLO; YOLO('yolov10n.yaml'); print('built')"
@@ -26,44 +29,57 @@ def test_importing_the_package_imports_neither_torch_nor_ultralytics(python, tmp
     assert run(python, "-c", check, cwd=tmp_path).strip() == "set()"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("code", "env"),
-    [
-        (BUILD, {}),
-        (f"import ultralytics; {BUILD}", {}),
-        (f"import ultralytics.nn.tasks; import yolov10_dysample; {BUILD}", OFF),
-        (f"import yolov10_dysample; {BUILD}", OFF),
-        (f"import yolov10_dysample; {BUILD}", TORCH_OFF),
-        (f"import ultralytics.engine.model; import yolov10_dysample; {BUILD}", TORCH_OFF),
-        (f"import yolov10_dysample; yolov10_dysample.register(); {BUILD}", OFF),
-        (f"import ultralytics.engine.model as m; import yolov10_dysample as y; y.register(); {BUILD}", OFF),
-        (f"import yolov10_dysample.dysample; {BUILD}", OFF),
-        (f"import ultralytics.nn.tasks as t, importlib; importlib.reload(t); {BUILD}", {}),
-    ],
-    ids=[
-        "no import",
-        "ultralytics first",
-        "import after the host",
-        "import before the host",
-        "import with torch's own switch off",
-        "import after the host with torch's own switch off",
-        "register before the host",
-        "register after the host",
-        "import of the operator, as unpickling does",
-        "a host that is loaded again",
-    ],
+#: Prints where the parser's DySample is from, and whether a module that imported from the parser sees the wrapped one.
+LOOK = (
+    "import ultralytics.nn.tasks as tasks, ultralytics.engine.model as model; "
+    "print(tasks.DySample.__module__, model.yaml_model_load is tasks.yaml_model_load)"
 )
-def test_it_registers_with(code, env, python, tmp_path):
-    assert run(python, "-c", code, cwd=tmp_path, env=env).endswith("built\n")
+WAYS = {
+    "no import": ("", {}),
+    "ultralytics first": ("import ultralytics", {}),
+    "import after the host": ("import ultralytics.nn.tasks; import yolov10_dysample", OFF),
+    "import before the host": ("import yolov10_dysample", OFF),
+    "import with torch's own switch off": ("import yolov10_dysample", TORCH_OFF),
+    "import after the host with torch's own switch off": (
+        "import ultralytics.engine.model; import yolov10_dysample",
+        TORCH_OFF,
+    ),
+    "register before the host": ("import yolov10_dysample; yolov10_dysample.register()", OFF),
+    "register after the host": (
+        "import ultralytics.engine.model as m; import yolov10_dysample as y; y.register()",
+        OFF,
+    ),
+    "import of the operator, as unpickling does": ("import yolov10_dysample.dysample", OFF),
+    "a host that is loaded again": ("import ultralytics.nn.tasks as t, importlib; importlib.reload(t)", {}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_registers_with(way, stub_environment, tmp_path):
+    code, env = WAYS[way]
+    assert run(stub_environment.python, "-c", f"{code}\n{LOOK}", cwd=tmp_path, env=env) == (
+        "yolov10_dysample.dysample True\n"
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env", [OFF, TORCH_OFF], ids=["our switch", "torch's switch"])
-def test_switched_off_nothing_is_registered(env, python, tmp_path):
-    assert "FileNotFoundError: 'yolov10-dysample.yaml' does not exist" in run(
-        python, "-c", BUILD, cwd=tmp_path, env=env, ok=False
-    )
+@pytest.mark.parametrize("way", ["import after the host with torch's own switch off", "a host that is loaded again"])
+def test_beside_the_real_host_it_registers_with(way, python, tmp_path):
+    code, env = WAYS[way]
+    assert run(python, "-c", f"{code}\n{BUILD}", cwd=tmp_path, env=env).endswith("built\n")
+
+
+def test_switched_off_nothing_is_registered(stub_environment, tmp_path):
+    look = "import ultralytics.nn.tasks as tasks; print(hasattr(tasks, 'DySample'), tasks.parse_model.__module__)"
+    assert run(stub_environment.python, "-c", look, cwd=tmp_path) == "True ultralytics.nn.tasks\n"
+    for env in (OFF, TORCH_OFF):
+        assert run(stub_environment.python, "-c", look, cwd=tmp_path, env=env).startswith("False ")
+
+
+@pytest.mark.slow
+def test_switched_off_the_real_host_does_not_know_the_models(python, tmp_path):
+    output = run(python, "-c", BUILD, cwd=tmp_path, env=TORCH_OFF, ok=False)
+    assert "FileNotFoundError: 'yolov10-dysample.yaml' does not exist" in output
 
 
 def test_the_name_of_the_loaded_host_is_still_its_own(python, tmp_path):
@@ -84,53 +100,49 @@ BREAKAGES = {
 }
 
 
-@pytest.fixture
-def editable(tmp_path: Path, light_environment: Environment):
-    """A checkout of its own, installed in editable form."""
-    checkout = tmp_path / "checkout"
-    for part in ("yolov10_dysample", "configs", "pyproject.toml", "README.md", "LICENSE"):
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-        (checkout).mkdir(exist_ok=True)
-        copy(ROOT / part, checkout / part)
-    light_environment.pip("install", "--no-deps", "--no-build-isolation", "--editable", checkout)
-    yield checkout
-    light_environment.pip("uninstall", "--yes", "yolov10-dysample")
+STUB_STOCK = "import torch, ultralytics.nn.tasks as tasks; tasks.yaml_model_load('x'); print(hasattr(tasks, 'DySample'))"
 
 
-@pytest.fixture(scope="module")
-def light_environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment to break."""
-    return Environment.build(tmp_path_factory.mktemp("broken") / "venv")
-
-
-@pytest.mark.slow
-def test_an_editable_install_works(editable, light_environment, tmp_path):
-    assert run(light_environment.python, "-c", BUILD, cwd=tmp_path).endswith("built\n")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("breakage", BREAKAGES.values(), ids=BREAKAGES.keys())
-@pytest.mark.parametrize("kind", ["wheel", "editable"])
-def test_torch_and_stock_models_survive(breakage, kind, request, light_environment, tmp_path):
-    if kind == "editable":
-        package = request.getfixturevalue("editable") / "yolov10_dysample"
-    else:
-        wheel = request.getfixturevalue("wheel")
-        light_environment.pip("install", "--no-deps", "--no-index", "--force-reinstall", wheel)
-        package = light_environment.site / "yolov10_dysample"
-    breakage(package)
-    output = run(light_environment.python, "-W", "error::ImportWarning", "-c", STOCK, cwd=tmp_path)
-    assert output.endswith("built\n")
+def survives(output: str, last_line: str) -> None:
+    """See that a process has said once what is wrong, and has done what it was asked."""
+    assert output.endswith(f"{last_line}\n")
     assert output.count("yolov10_dysample: DySample is not available in this process") == 1
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("breakage", BREAKAGES.values(), ids=BREAKAGES.keys())
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_torch_and_stock_models_survive(breakage, kind, stub_environment, stub_checkout, tmp_path):
+    if kind == "editable":
+        checkout, environment = stub_checkout
+        package = checkout / "yolov10_dysample"
+    else:
+        environment = stub_environment
+        package = environment.site / "yolov10_dysample"
+    shutil.copytree(package, tmp_path / "whole")
+    try:
+        breakage(package)
+        survives(run(environment.python, "-W", "error::ImportWarning", "-c", STUB_STOCK, cwd=tmp_path), "False")
+    finally:
+        shutil.rmtree(package, ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", package)
+
+
 @pytest.mark.slow
-def test_torch_survives_a_deleted_editable_checkout(editable, light_environment, tmp_path):
-    shutil.rmtree(editable)
-    output = run(light_environment.python, "-c", STOCK, cwd=tmp_path)
-    assert output.endswith("built\n")
-    assert "No module named 'yolov10_dysample'" in output
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_the_real_torch_and_stock_models_survive(kind, wheel, tmp_path):
+    environment = Environment.build(tmp_path / "venv")
+    if kind == "editable":
+        checkout = copy_checkout(tmp_path)
+        environment.pip("install", "--no-deps", "--no-build-isolation", "--editable", checkout)
+        assert run(environment.python, "-c", BUILD, cwd=tmp_path).endswith("built\n"), "it works as long as it is whole"
+        shutil.rmtree(checkout)
+    else:
+        environment.pip("install", "--no-deps", "--no-index", wheel)
+        (environment.site / "yolov10_dysample/registration.py").write_text("raise OSError('broken')")
+    output = run(environment.python, "-W", "error::ImportWarning", "-c", STOCK, cwd=tmp_path)
+    survives(output, "built")
+    assert {"editable": "No module named 'yolov10_dysample'", "wheel": "OSError: broken"}[kind] in output
 
 
 @pytest.fixture(params=["removed", "emptied"])
@@ -165,13 +177,12 @@ def test_a_checkout_on_the_path_that_was_never_installed_registers_when_it_is_im
     assert output == "yolov10_dysample.dysample\n"
 
 
-@pytest.mark.slow
-def test_uninstalling_leaves_nothing_behind(light_environment, wheel):
-    light_environment.pip("uninstall", "--yes", "yolov10-dysample")
-    before = light_environment.files()
-    light_environment.pip("install", "--no-deps", "--no-index", wheel)
-    run(light_environment.python, "-c", BUILD, cwd=light_environment.path)
-    assert light_environment.files() > before
-    light_environment.pip("uninstall", "--yes", "yolov10-dysample")
-    assert light_environment.files() == before
-    assert not list(light_environment.site.glob("*yolov10_dysample*"))
+def test_uninstalling_leaves_nothing_behind(wheel, tmp_path):
+    environment = StubEnvironment.build(tmp_path / "venv")
+    before = environment.files()
+    environment.pip("install", "--no-deps", "--no-index", wheel)
+    run(environment.python, "-c", LOOK, cwd=tmp_path)
+    assert environment.files() > before
+    environment.pip("uninstall", "--yes", "yolov10-dysample")
+    assert environment.files() == before
+    assert not list(environment.site.glob("*yolov10_dysample*"))
