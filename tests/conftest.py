@@ -141,9 +141,9 @@ def stock() -> Path:
 
 @pytest.fixture(scope="session")
 def photographs(once, stock: Path) -> Path:
-    """The data.yaml of Ultralytics' two photographs, both in train and in val, labelled with what ``stock`` finds there.
+    """The data.yaml of Ultralytics' two photographs, for train and for val, labelled with what ``stock`` finds there.
 
-    So `stock` scores well on them, at 64 px too. Nobody writes there.
+    So ``stock`` scores well on them, at 64 px too. Nobody writes there.
     """
 
     def label(folder: Path) -> None:
@@ -165,14 +165,18 @@ def photographs(once, stock: Path) -> Path:
 @pytest.fixture
 def user_folder(tmp_path: Path, photographs: Path, trained: Path, stock: Path) -> Path:
     """A folder with the files that the docs' commands name, where the commands before would leave them."""
+    return fill_user_folder(tmp_path, photographs, trained, stock)
+
+
+def fill_user_folder(folder: Path, photographs: Path, trained: Path, stock: Path) -> Path:
     from yolov10_dysample.model_files import find_stock
 
-    shutil.copy(photographs, tmp_path / "coco8.yaml")
-    shutil.copy(photographs.parent / "images/bus.jpg", tmp_path / "image.jpg")
-    shutil.copy(trained, tmp_path / "best.pt")
-    shutil.copy(stock, tmp_path / "yolov10n.pt")
-    shutil.copy(find_stock("yolov10n.yaml"), tmp_path / "mine.yaml")
-    return tmp_path
+    shutil.copy(photographs, folder / "coco8.yaml")
+    shutil.copy(photographs.parent / "images/bus.jpg", folder / "image.jpg")
+    shutil.copy(trained, folder / "best.pt")
+    shutil.copy(stock, folder / "yolov10n.pt")
+    shutil.copy(find_stock("yolov10n.yaml"), folder / "mine.yaml")
+    return folder
 
 
 class StubEnvironment:

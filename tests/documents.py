@@ -7,6 +7,8 @@ from tests.conftest import ROOT
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md"))]
 
+#: The block of the four stock commands.
+README_COMMANDS = "README.md-1"
 #: What a block says, and what is run.
 STAND_INS = {
     r"\bepochs=\d+": "epochs=1",

@@ -1,10 +1,9 @@
 """The autoload: there when Ultralytics is, absent from everything else, and unable to break `import torch`.
 
-Most cases run beside stand-ins for torch and Ultralytics (`tests/stubs.py`); each promise has a case beside the real ones.
+Most cases run beside stand-ins for torch and Ultralytics (`tests/stubs.py`); each promise has a real case, too.
 """
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -100,7 +99,9 @@ BREAKAGES = {
 }
 
 
-STUB_STOCK = "import torch, ultralytics.nn.tasks as tasks; tasks.yaml_model_load('x'); print(hasattr(tasks, 'DySample'))"
+STUB_STOCK = (
+    "import torch, ultralytics.nn.tasks as tasks; tasks.yaml_model_load('x'); print(hasattr(tasks, 'DySample'))"
+)
 
 
 def survives(output: str, last_line: str) -> None:

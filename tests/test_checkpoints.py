@@ -45,7 +45,7 @@ def epochs_in(run_folder):
 @pytest.fixture(scope="module")
 def killed(yolo: Path, digits: Path, folder: Path) -> Path:
     """The folder of a training run that was killed within its second epoch or a later one."""
-    settings = f"imgsz=64 batch=2 epochs={EPOCHS} workers=0 plots=False name=killed".split()
+    settings = f"imgsz=64 batch=2 epochs={EPOCHS} workers=0 plots=False deterministic=False name=killed".split()
     command = [yolo, "train", "model=yolov10n-dysample.yaml", f"data={digits}", f"project={folder}", *settings]
     log = folder / "log.txt"
     with log.open("w") as output:
@@ -105,8 +105,7 @@ USES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("use", USES)
-def test_best_pt_opens_where_only_ultralytics_is_imported_for(use, weights, python, digits, tmp_path):
+def test_best_pt_opens_where_only_ultralytics_is_imported_for_every_use(weights, python, digits, tmp_path):
     # A barely trained model is sure of nothing: the tracker must take what there is.
     tracker = yaml.safe_load((HOST / "cfg/trackers/bytetrack.yaml").read_text())
     tracker |= {"track_high_thresh": 1e-6, "track_low_thresh": 1e-7, "new_track_thresh": 1e-6, "fuse_score": False}
@@ -116,9 +115,12 @@ def test_best_pt_opens_where_only_ultralytics_is_imported_for(use, weights, pyth
         "image": str(next((digits.parent / "images/val").iterdir())),
         "tracker": str(tmp_path / "tracker.yaml"),
     }
-    code = f"from ultralytics import YOLO\nmodel = YOLO({str(weights)!r})\n{USES[use].format(**values)}"
+    opens = f"model = YOLO({str(weights)!r})"
+    uses = "\n".join(f"{opens}\n{code.format(**values)}\nprint('done: {name}')" for name, code in USES.items())
     # Without it, a missing `lap` would be installed on the spot into whatever environment this is.
-    run(python, "-c", code, cwd=tmp_path, env={"YOLO_AUTOINSTALL": "false"})
+    env = {"YOLO_AUTOINSTALL": "false"}
+    output = run(python, "-c", f"from ultralytics import YOLO\n{uses}", cwd=tmp_path, env=env)
+    assert [line[6:] for line in output.splitlines() if line.startswith("done: ")] == list(USES)
 
 
 @pytest.mark.slow

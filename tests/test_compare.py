@@ -531,7 +531,7 @@ COCOeval_faster = COCO
 def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_scored_is_scored_without_training(
     digits, tmp_path
 ):
-    """A comparison whose first run was not scored, and which was killed in its second, is started again twice at once."""
+    """Its first run is not scored, and it is killed in its second; then it is started twice at once, and once more."""
     (tmp_path / "stub").mkdir()
     (tmp_path / "stub/faster_coco_eval.py").write_text(NO_SCORES)
     words = (f"data={digits}", "arms=nearest,dysample:init=nearest", "seeds=5", "parallel=1", f"out={tmp_path / 'out'}")

@@ -14,14 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import LOGGER, checks
 from ultralytics.utils.callbacks.base import default_callbacks
 
 from scripts.formats import eager_output, errors, neck_dependent
-from tests.conftest import ROOT, run
+from tests.conftest import run
 from yolov10_dysample.dysample import TRACED_FORMS, VARIANTS, DySample
 from yolov10_dysample.exporting import OPSETS, SAMPLING_SWITCH, on_export_start
 

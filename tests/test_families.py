@@ -289,7 +289,9 @@ def test_a_training_step_through_its_own_loss_moves_the_offsets(name, worked, tm
     ids=["yolo11n", "yolov8n-rtdetr"],
 )
 def test_the_stock_command_trains_a_converted_model_and_says_so_once(name, rows, imgsz, yolo, digits, tmp_path):
-    settings = f"imgsz={imgsz} epochs=1 batch=2 workers=0 fraction=0.1 plots=False val=False device=cpu deterministic=False"
+    settings = (
+        f"imgsz={imgsz} epochs=1 batch=2 workers=0 fraction=0.1 plots=False val=False device=cpu deterministic=False"
+    )
     output = run(
         yolo, "detect", "train", f"model={name}-dysample.yaml", f"data={digits}", *settings.split(), cwd=tmp_path
     )

@@ -49,7 +49,7 @@ def report(trainer):
 
 overrides = dict(
     model="yolov10n-dysample.yaml", data=sys.argv[1], project=sys.argv[2], imgsz=64, batch=8, epochs=1, device="cpu",
-    workers=0, plots=False, val=False,
+    workers=0, plots=False, val=False, deterministic=False,
 )
 trainer = GlooTrainer(overrides=overrides)
 trainer.callbacks["on_export_start"] = []

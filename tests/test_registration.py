@@ -285,30 +285,46 @@ UNFIT = {
         r"its model parser cannot build a DySample row \(KeyError: '_DySampleRow'\)",
     ),
 }
+# A child for each case, of a process that has loaded Ultralytics once for all.
 LEFT_ALONE = """
-import inspect, re
+import inspect, os, re
 import torch
 import ultralytics.nn.tasks as tasks
-{change}
-before = dict(vars(tasks))
-import yolov10_dysample
-assert yolov10_dysample.register() is False and yolov10_dysample.register() is False
-assert dict(vars(tasks)) == before
-assert not hasattr(tasks.DetectionModel.__init__, "__wrapped__")
+
+def look(change):
+    exec(change)
+    before = dict(vars(tasks))
+    import yolov10_dysample
+    assert yolov10_dysample.register() is False and yolov10_dysample.register() is False
+    assert dict(vars(tasks)) == before
+    assert not hasattr(tasks.DetectionModel.__init__, "__wrapped__")
+    print("untouched", flush=True)
+
+for case, change in {changes!r}.items():
+    print("case", case, flush=True)
+    if not (child := os.fork()):
+        try:
+            look(change)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", UNFIT)
-def test_an_ultralytics_that_does_not_fit_is_left_untouched_with_one_line(case, python, tmp_path):
-    change, fault = UNFIT[case]
-    output = run(python, "-c", LEFT_ALONE.format(change=change), cwd=tmp_path, env={"YOLOV10_DYSAMPLE_AUTOLOAD": "0"})
+def test_an_ultralytics_that_does_not_fit_is_left_untouched_with_one_line(python, tmp_path):
+    changes = {case: change for case, (change, _) in UNFIT.items()}
+    off = {"YOLOV10_DYSAMPLE_AUTOLOAD": "0"}
+    output = run(python, "-c", LEFT_ALONE.format(changes=changes), cwd=tmp_path, env=off)
     versions = f"{yolov10_dysample.__version__} does not fit Ultralytics {ultralytics.__version__}"
-    assert re.fullmatch(
-        rf"(WARNING ⚠️ )?WARNING yolov10_dysample {versions}: {fault}.*\. Ultralytics is left untouched; look for a "
-        rf"newer yolov10_dysample\.\n",
-        output,
-    )
+    said = dict(part.split("\n", 1) for part in output.split("case ")[1:])
+    assert set(said) == set(UNFIT)
+    for case, (_, fault) in UNFIT.items():
+        assert re.fullmatch(
+            rf"(WARNING ⚠️ )?WARNING yolov10_dysample {versions}: {fault}.*\. Ultralytics is left untouched; look for a "
+            rf"newer yolov10_dysample\.\nuntouched\n",
+            said[case],
+        ), case
 
 
 CHANGES = """

@@ -32,7 +32,8 @@ from ultralytics import YOLO
 
 def train(model, name):
     model = YOLO(model)
-    model.train(data={data!r}, imgsz=64, epochs=1, batch=8, workers=0, plots=False, project={project!r}, name=name)
+    settings = dict(imgsz=64, epochs=1, batch=8, workers=0, plots=False, val=False, deterministic=False)
+    model.train(data={data!r}, project={project!r}, name=name, **settings)
     return model.trainer.best
 
 def settings(checkpoint):

@@ -1,7 +1,6 @@
 """DySample put into models already built: what changes, what stays, and what is refused."""
 
 import copy
-import re
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn import tasks
 
-from tests.conftest import run
 from yolov10_dysample import convert_rows, use_dysample
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.model_files import find_stock
@@ -244,6 +242,7 @@ SHORT = {
     "plots": False,
     "val": False,
     "device": "cpu",
+    "deterministic": False,
 }
 
 
@@ -261,22 +260,6 @@ def test_training_starts_from_the_swapped_models_own_weights(start, one_class, d
         assert torch.equal(at_start[name], weight), name
     assert [type(model.model.model[i]) for i in (11, 14)] == [DySample] * 2
     assert not torch.equal(model.model.state_dict()["model.14.offset.weight"], expected["model.14.offset.weight"])
-
-
-@pytest.mark.slow
-def test_the_stock_command_reports_the_transfer(one_class, digits, yolo):
-    settings = [f"{name}={value}" for name, value in SHORT.items()]
-    output = run(
-        yolo,
-        "train",
-        "model=yolov10n-dysample.yaml",
-        "pretrained=stock.pt",
-        f"data={digits}",
-        *settings,
-        cwd=one_class,
-    )
-    moved, total = map(int, re.findall(r"Transferred (\d+)/(\d+) items", output)[-1])
-    assert total - moved == 4
 
 
 @pytest.mark.slow
