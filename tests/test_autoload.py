@@ -15,6 +15,7 @@ OFF = {"YOLOV10_DYSAMPLE_AUTOLOAD": "0"}
 TORCH_OFF = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 
 
+@pytest.mark.slow
 def test_importing_torch_imports_neither_ultralytics_nor_the_operator(python, tmp_path):
     # importtime does not list what an entry point imports, so the loaded modules are asked too.
     check = "import torch, sys; print(sorted(m for m in sys.modules if 'ultralytics' in m or 'dysample' in m))"
@@ -81,6 +82,7 @@ def test_switched_off_the_real_host_does_not_know_the_models(python, tmp_path):
     assert "FileNotFoundError: 'yolov10-dysample.yaml' does not exist" in output
 
 
+@pytest.mark.slow
 def test_the_name_of_the_loaded_host_is_still_its_own(python, tmp_path):
     check = (
         "import inspect, ultralytics.nn.tasks as t; print(type(t.__loader__).__name__, vars(t.__loader__).keys(), "

@@ -105,6 +105,7 @@ def test_fused_attention_is_counted():
     assert found["gmacs"] * 1e9 == pytest.approx(2 * 2 * 10 * 10 * 16)
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_process_is_its_own_and_not_that_of_the_one_that_started_it():
     child = (
         "import torch; from yolov10_dysample.study import model_cost as m; print(m.peak_memory(torch.device('cpu')))"

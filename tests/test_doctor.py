@@ -68,6 +68,7 @@ def facts(output):
     return [" ".join(line.split()) for line in output.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_healthy_installation_is_described(real):
     found = facts(real())
     assert found[-1] == "healthy"

@@ -239,6 +239,7 @@ def test_making_a_layer_takes_nothing_from_the_global_generator():
     assert not torch.equal(DySample(64).offset.weight, first.offset.weight)
 
 
+@pytest.mark.slow
 def test_making_a_layer_loads_no_symbolic_algebra(python, tmp_path):
     # Half a second and 40 MB, which torch's skip_init() and meta tensors cost.
     made = (
@@ -393,8 +394,16 @@ def in_a_trace_of_gathers(layer, x):
     return in_a_trace(layer, x)
 
 
+PROGRAMS = {}
+
+
 def in_an_exported_program(layer, x):
-    return in_eager_inference(torch.export.export(layer, (torch.ones_like(x),)).module(), x)
+    """Layers of the same settings share a program, which takes a second to export, and not their weights."""
+    key = (str(layer), layer.training, x.shape)
+    if key not in PROGRAMS:
+        PROGRAMS[key] = torch.export.export(layer, (torch.ones_like(x),)).module()
+    PROGRAMS[key].load_state_dict(layer.state_dict())
+    return in_eager_inference(PROGRAMS[key], x)
 
 
 LIKE_GRID_SAMPLE = [

@@ -80,7 +80,15 @@ def layers(name):
         return tasks.parse_model(model, 3, verbose=False)[0]
 
 
-@pytest.mark.parametrize("file", UPSAMPLING, ids=lambda file: file.stem)
+#: Detectors without a suffix, one for each generation, are tried by `make quick`, too.
+PLAIN = re.compile(r"yolov?\d+|rtdetr-l")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [f if PLAIN.fullmatch(f.stem) else pytest.param(f, marks=pytest.mark.slow) for f in UPSAMPLING],
+    ids=lambda file: file.stem,
+)
 def test_a_stock_models_name_plus_dysample_is_that_model_with_dysample(file, worked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = smallest(file)
@@ -119,12 +127,14 @@ for name in {names}:
 """
 
 
+@pytest.mark.slow
 def test_one_line_says_what_was_swapped_and_that_once(python, tmp_path):
     output = run(python, "-c", LOADED_TWICE.format(names=["yolo11n-dysample.yaml"]), cwd=tmp_path)
     line = "yolo11n-dysample.yaml: yolo11n.yaml with DySample in place of nn.Upsample in rows 11, 14"
     assert output.splitlines() == [line, "80", "80"]
 
 
+@pytest.mark.slow
 def test_a_shipped_config_and_a_file_of_the_users_come_before_a_conversion(python, tmp_path):
     (tmp_path / "yolo11n-dysample.yaml").write_text("{nc: 7, backbone: [], head: []}")
     names = ["yolov10n-dysample.yaml", "yolo11n-dysample.yaml"]

@@ -392,6 +392,7 @@ def cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, text=True, capture_output=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_works_from_another_folder_and_reports_what_it_made(tmp_path):
     options = (
         "--train=4",

@@ -143,7 +143,7 @@ def test_a_shipped_config_is_the_installed_stock_one_but_for_its_two_upsampling_
     assert ours == stock
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*"ns", *(pytest.param(size, marks=pytest.mark.slow) for size in "mblx")])
 def test_a_shipped_model_adds_the_parameters_of_its_layers_and_shares_all_other_weights(size):
     models = []
     for name in (str(stock_yaml(size)), f"yolov10{size}-dysample.yaml"):
@@ -252,6 +252,7 @@ print("untouched", tasks.parse_model is stock)
 """
 
 
+@pytest.mark.slow
 def test_another_dysample_stays_in_use_and_is_said_once(python, tmp_path):
     output = run(python, "-c", FOREIGN.format(early=""), cwd=tmp_path, env={"YOLOV10_DYSAMPLE_AUTOLOAD": "0"})
     assert output.count("is already there, from __main__: it stays in use") == 1
@@ -359,6 +360,7 @@ print([c.__name__ for c in set(torch.serialization.get_safe_globals()) - classes
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_touched_that_is_not_in_the_list_and_all_that_is(python, tmp_path):
     output = run(python, "-c", CHANGES, cwd=tmp_path, env={"YOLOV10_DYSAMPLE_AUTOLOAD": "0"})
     touched, finders, classes = map(ast.literal_eval, output.splitlines())

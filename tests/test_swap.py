@@ -212,7 +212,7 @@ def test_what_is_no_model_is_refused(thing):
 # Weights that come from a stock model
 
 
-@pytest.mark.parametrize("size", [*"nsm", *(pytest.param(size, marks=pytest.mark.slow) for size in "blx")])
+@pytest.mark.parametrize("size", [*"ns", *(pytest.param(size, marks=pytest.mark.slow) for size in "mblx")])
 def test_every_weight_of_a_stock_checkpoint_transfers_but_for_the_two_new_layers(size, tmp_path):
     stock = YOLO(f"yolov10{size}.yaml")
     stock.save(tmp_path / f"yolov10{size}.pt")
