@@ -51,8 +51,7 @@ REMARKS = {
     "openvino": "in bfloat16 where the CPU has it, by OpenVINO's own choice; with INFERENCE_PRECISION_HINT=f32 both "
     "agree (tests/test_export.py)",
     "coreml": "its runtime is macOS only",
-    "coreai": "its converter has no grid sampling; its runtime is macOS only",
-    "paddle": "its converter (X2Paddle) has no grid sampling",
+    "coreai": "its runtime is macOS only",
     "xilinx": "int8, calibrated with random images",
     "qnn": "int8 weights, calibrated with random images",
     "edgetpu": "its compiler is downloaded from a site not reached from here",
@@ -295,6 +294,25 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_rows_of(new: str, old: str) -> str:
+    """The old table with the rows of the new one in the place of its own.
+
+    Raises:
+        ValueError: If what stands above the tables differs: rows of other versions or another machine are no one table.
+    """
+    text, rows = _rows(old)
+    new_text, new_rows = _rows(new)
+    if new_text != text:
+        raise ValueError(f"--update needs a table made with the same versions, got\n{text}\nfor\n{new_text}")
+    return text + "\n".join((rows | new_rows).values()) + "\n"
+
+
+def _rows(table: str) -> tuple[str, dict[str, str]]:
+    """What stands above the first row, and the rows by format."""
+    text, ruler, rows = table.rpartition("|---|\n")
+    return text + ruler, {row.split("|")[1].strip(): row for row in rows.splitlines()}
+
+
 def main() -> None:
     from ultralytics.engine.exporter import export_formats
 
@@ -304,6 +322,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=180, help="seconds for each model and format (default: 180)")
     parser.add_argument("--work", type=Path, help="where the logs are kept (default: a folder that is removed)")
     parser.add_argument("--out", type=Path, default=Path("results/formats.md"))
+    parser.add_argument("--update", action="store_true", help="keep the other rows that --out has")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--report", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -324,7 +343,8 @@ def main() -> None:
             cells = " | ".join(verdict(result) for result in results[export_format])
             print(f"{cells} ({time.monotonic() - start:.0f} s)", file=sys.stderr)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(table(results))
+    text = table(results)
+    options.out.write_text(with_rows_of(text, options.out.read_text()) if options.update else text)
 
 
 if __name__ == "__main__":

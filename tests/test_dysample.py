@@ -394,6 +394,11 @@ def in_a_trace_of_gathers(layer, x):
     return in_a_trace(layer, x)
 
 
+def in_a_trace_of_gathers_for_x2paddle(layer, x):
+    layer.traced_form = "x2paddle_gather"
+    return in_a_trace(layer, x)
+
+
 PROGRAMS = {}
 
 
@@ -415,7 +420,9 @@ LIKE_GRID_SAMPLE = [
     in_a_trace_of_folded_groups,
     in_an_exported_program,
 ]
-every_path = pytest.mark.parametrize("path", [*LIKE_GRID_SAMPLE, in_a_trace_of_gathers])
+every_path = pytest.mark.parametrize(
+    "path", [*LIKE_GRID_SAMPLE, in_a_trace_of_gathers, in_a_trace_of_gathers_for_x2paddle]
+)
 # At the border gathers read its pixels alone; grid_sample reads the next ones too, with no weight, and 0 * NaN is NaN.
 every_path_that_reads_four_pixels = pytest.mark.parametrize("path", LIKE_GRID_SAMPLE)
 
@@ -510,6 +517,22 @@ def test_gathers_keep_every_place_to_a_hundredth_of_a_pixel_where_all_is_rounded
 
     assert largest_error("gather") < 0.01
     assert largest_error("grid_sample") > 0.01, "this test cannot tell a form that rounds places"
+
+
+#: What X2Paddle 1.6 converts of what a trace may hold: by its op mapper, and by exports that ran (results/formats.md).
+X2PADDLE_OPS = """
+    Int ScalarImplicit _convolution add arange chunk clamp div expand flatten floor_divide index lt max min mul permute
+    pixel_shuffle reshape sigmoid size slice sub to unsqueeze view
+"""
+
+
+@variants
+def test_a_trace_for_x2paddle_holds_no_op_that_it_cannot_convert(variant):
+    layer = DySample(CHANNELS, **variant).eval()  # init="nearest" has a floor too, of constants, which it can
+    layer.traced_form = "x2paddle_gather"
+    graph = torch.jit.trace(layer, torch.zeros(1, CHANNELS, H, W)).inlined_graph
+    kinds = {node.kind().removeprefix("aten::") for node in graph.nodes() if node.kind().startswith("aten::")}
+    assert not kinds - set(X2PADDLE_OPS.split())
 
 
 X, OFFSET = torch.zeros(1, 16, 4, 3), torch.zeros(1, 8, 8, 6)

@@ -19,8 +19,8 @@ from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import LOGGER, checks
 from ultralytics.utils.callbacks.base import default_callbacks
 
-from scripts.formats import eager_output, errors, neck_dependent
-from tests.conftest import run
+from scripts.formats import eager_output, errors, neck_dependent, table, with_rows_of
+from tests.conftest import ROOT, run
 from yolov10_dysample.dysample import TRACED_FORMS, VARIANTS, DySample
 from yolov10_dysample.exporting import OPSETS, SAMPLING_SWITCH, on_export_start
 
@@ -261,6 +261,15 @@ def test_a_missing_runtime_is_skipped_and_fails_where_runtimes_are_required(monk
     monkeypatch.setenv("YOLOV10_DYSAMPLE_REQUIRE_RUNTIMES", "1")
     with pytest.raises(pytest.fail.Exception, match="no_such_runtime"):
         runtime("torch", "no_such_runtime")
+
+
+def test_a_new_row_takes_the_place_of_the_old_one_and_needs_the_same_versions():
+    old, new = ({"stage": "compared", "error": error} for error in (1e-5, 2e-5))
+    whole = table({"onnx": [old, old], "paddle": [old, old]})
+    updated = with_rows_of(table({"paddle": [old, new]}), whole)
+    assert updated == table({"onnx": [old, old], "paddle": [old, new]})
+    with pytest.raises(ValueError, match="--update needs a table made with the same versions"):
+        with_rows_of(table({"paddle": [old, new]}), whole.replace("Python 3", "Python 2"))
 
 
 @pytest.mark.slow

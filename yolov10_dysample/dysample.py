@@ -6,6 +6,7 @@ The class path ``yolov10_dysample.dysample.DySample`` is pickled into users' che
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +32,9 @@ MAX_SCALE = 8
 #: What a layer multiplies its predicted offsets by, as published: four units of the convolution are one pixel.
 OFFSET_RANGE = 0.25
 
-#: How a layer samples in a trace: ``grid_sample`` for each group, for all groups at once, or row gathers without it.
-TRACED_FORMS = ("grid_sample", "folded_grid_sample", "gather")
+#: How a layer samples in a trace: ``grid_sample`` for each group, for all groups at once, or row gathers without it;
+#: the last of ops only that X2Paddle 1.6 converts.
+TRACED_FORMS = ("grid_sample", "folded_grid_sample", "gather", "x2paddle_gather")
 
 #: Where an offset ends in the form without ``grid_sample``, in pixels: beyond any map, and a number of float16.
 _FARTHEST = 2.0**15
@@ -156,26 +158,30 @@ def _sample_each_group(x: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
     return y.to(x.dtype)
 
 
-def _sample_by_gather(x: Tensor, offset: Tensor, scale: int, init: str) -> Tensor:
+def _sample_by_gather(x: Tensor, offset: Tensor, scale: int, init: str, for_x2paddle: bool = False) -> Tensor:
     """The same for a trace without ``grid_sample``, which some runtimes lack and others get wrong.
 
     A row of the table is one group of one pixel; each place takes four rows. The pixel that a place lies in stays an
     integer until it meets the whole part of what moves it, so that only numbers below 1 carry the fraction: a runtime
     that computes in float16 or bfloat16 rounds no coordinate, however large the map.
+
+    X2Paddle 1.6 takes the table of an ``embedding`` for a weight, and what ``floor`` is of for a Python number: for it
+    there are ops that come to the same, which are more nodes in ONNX.
     """
+    floor, rows_of = (_floor_by_comparing, _index_rows) if for_x2paddle else (torch.floor, _embed_rows)
     batch, channels, height, width = x.shape
     dx, dy = offset.to(torch.promote_types(x.dtype, torch.float32)).permute(0, 2, 3, 1).chunk(2, dim=-1)
     groups = dx.shape[-1]
-    left, right, along_x = _neighbours(dx, (1, -1, 1), width, scale, init)
-    above, below, along_y = _neighbours(dy, (-1, 1, 1), height, scale, init)
+    left, right, along_x = _neighbours(dx, (1, -1, 1), width, scale, init, floor)
+    above, below, along_y = _neighbours(dy, (-1, 1, 1), height, scale, init, floor)
 
     of_image = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) * (height * width * groups)
     first = of_image + torch.arange(groups, device=x.device)
     left, right = left * groups, right * groups
     above, below = above * (width * groups) + first, below * (width * groups) + first
     table = x.to(dx.dtype).permute(0, 2, 3, 1).reshape(-1, channels // groups)
-    upper = _between(F.embedding(above + left, table), F.embedding(above + right, table), along_x)
-    lower = _between(F.embedding(below + left, table), F.embedding(below + right, table), along_x)
+    upper = _between(rows_of(table, above + left), rows_of(table, above + right), along_x)
+    lower = _between(rows_of(table, below + left), rows_of(table, below + right), along_x)
     return _between(upper, lower, along_y).flatten(-2).permute(0, 3, 1, 2).to(x.dtype)
 
 
@@ -183,15 +189,35 @@ def _between(start: Tensor, end: Tensor, part: Tensor) -> Tensor:
     return start + (end - start) * part  # torch.lerp() is four times as many nodes in ONNX
 
 
-def _neighbours(offset: Tensor, shape: tuple[int, int, int], size: int, scale: int, init: str) -> tuple[Tensor, ...]:
+def _embed_rows(table: Tensor, index: Tensor) -> Tensor:
+    return F.embedding(index, table)
+
+
+def _index_rows(table: Tensor, index: Tensor) -> Tensor:
+    return table[index].reshape(*index.shape, -1)  # X2Paddle writes table[[index]], which has a dimension more
+
+
+def _floor_by_comparing(values: Tensor) -> Tensor:
+    toward_zero = values.to(torch.int64).to(values.dtype)
+    return toward_zero - (values < toward_zero).to(values.dtype)
+
+
+def _neighbours(
+    offset: Tensor,
+    shape: tuple[int, int, int],
+    size: int,
+    scale: int,
+    init: str,
+    floor: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, ...]:
     """The pixels on both sides of each place along one side of the map, and how far the place is from the first."""
     cell = torch.arange(size, device=offset.device).unsqueeze(1).expand(-1, scale).reshape(-1)
     start = start_positions(1, scale, init, offset).unsqueeze(0).expand(size, -1).reshape(-1)
     place = (start.view(shape) + offset).clamp(-_FARTHEST, _FARTHEST)
-    whole = place.floor()
+    whole = floor(place)
     near = cell.view(shape) + whole.to(cell.dtype)
-    # As maximum and minimum, because TensorRT's Clip takes no integers.
-    near, far = (torch.minimum(torch.maximum(pixel, cell[:1]), cell[-1:]) for pixel in (near, near + 1))
+    # As max() and min(), because TensorRT's Clip takes no integers, nor X2Paddle maximum() and minimum().
+    near, far = (torch.min(torch.max(pixel, cell[:1]), cell[-1:]) for pixel in (near, near + 1))
     return near, far, (place - whole).unsqueeze(-1)
 
 
@@ -416,8 +442,8 @@ class DySample(nn.Module):
         if not _is_traced():
             if _can_use_embedding_bag(x, offset):
                 return _sample_by_embedding_bag(x, offset, self.scale, self.init)
-        elif self.traced_form == "gather":
-            return _sample_by_gather(x, offset, self.scale, self.init)
+        elif self.traced_form.endswith("gather"):
+            return _sample_by_gather(x, offset, self.scale, self.init, self.traced_form == "x2paddle_gather")
         elif self.traced_form == "grid_sample":
             return _sample_each_group(x, *_grid_coordinates(x, offset, self.scale, self.init))
         return _sample_folded_groups(x, *_grid_coordinates(x, offset, self.scale, self.init))

@@ -22,7 +22,6 @@ __all__ = [
     "SAMPLINGS",
     "SAMPLING_SWITCH",
     "TRACED_FORMS_BY_FORMAT",
-    "UNSAMPLED_FORMATS",
     "on_export_start",
     "traced_form",
 ]
@@ -34,14 +33,13 @@ TRACED_FORMS_BY_FORMAT = {
     "openvino": "folded_grid_sample",  # faster there
     "torchscript": "folded_grid_sample",
     "engine": "gather",  # TensorRT 10.14 to 11.1 compute GridSample wrongly (NVIDIA/TensorRT#4813)
-    "rknn": "gather",  # has no GridSample
+    "rknn": "gather",  # has no GridSample, nor have the converters of the next two
+    "coreai": "gather",
+    "paddle": "x2paddle_gather",
 }
 #: The switch for who knows better.
 SAMPLING_SWITCH = "YOLOV10_DYSAMPLE_SAMPLING"
 SAMPLINGS = ("auto", "gather", "grid_sample")
-
-#: Export formats whose converters had no grid sampling when last tried (results/formats.md).
-UNSAMPLED_FORMATS = ("paddle", "coreai")
 
 _logger = logging.getLogger("ultralytics")  # what the user sees of Ultralytics goes through it
 
@@ -108,7 +106,7 @@ def traced_form(export_format: str) -> str:
     if wanted not in SAMPLINGS:
         raise ValueError(f"{SAMPLING_SWITCH} must be one of {', '.join(SAMPLINGS)}, got {wanted!r}")
     own = TRACED_FORMS_BY_FORMAT.get(export_format, "grid_sample")
-    fits = wanted == "auto" or (wanted == "grid_sample" and own != "gather")
+    fits = wanted == "auto" or own.endswith(wanted)
     return own if fits else wanted
 
 
@@ -118,7 +116,7 @@ def _prepare_export(exporter: Exporter, default_opset: int) -> None:
     if not layers:
         return
     form = traced_form(exporter.args.format)
-    if form != "gather":
+    if not form.endswith("gather"):
         _check_grid_sample(exporter.args)
     if exporter.args.opset is None:
         exporter.args.opset = default_opset
@@ -127,7 +125,7 @@ def _prepare_export(exporter: Exporter, default_opset: int) -> None:
 
 
 def _check_grid_sample(args: SimpleNamespace) -> None:
-    """Refuse an ONNX opset without GridSample; say what is known of others and of converters."""
+    """Refuse an ONNX opset without GridSample; say what is known of others."""
     opset = OPSETS[0] if args.opset is None else args.opset
     if opset < OPSETS[0]:
         raise ValueError(
@@ -139,9 +137,4 @@ def _check_grid_sample(args: SimpleNamespace) -> None:
             f"WARNING DySample at ONNX opset {opset}: from opset 20 on TensorRT misreads GridSample's mode and samples "
             f"nearest, without a word (NVIDIA/TensorRT#4646). Use opset {OPSETS[0]} to {OPSETS[1]}, or set "
             f"{SAMPLING_SWITCH}=gather."
-        )
-    if args.format in UNSAMPLED_FORMATS:
-        _logger.warning(
-            f"WARNING the converter to {args.format} had no grid sampling, which DySample needs, when last tried "
-            f"(results/formats.md). If it fails, export to onnx instead, or set {SAMPLING_SWITCH}=gather."
         )
