@@ -8,6 +8,7 @@ import copy
 import functools
 import importlib
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -470,6 +471,24 @@ def test_sampling_by_gathers_gives_eager_torchs_outputs_without_grid_sample(mode
         x = images(**shape)
         found = errors(torch.as_tensor(run_onnx(file, x)), eager_output(models[name].model, x))
         assert max(found.values()) < FLOAT32, found
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+def test_sampling_by_gathers_uses_exactly_the_ops_that_the_docs_list(tmp_path, dynamic):
+    runtime(*ONNX)
+    import onnxslim
+
+    layer = DySample(32, dyscope=True).eval()
+    layer.traced_form = "gather"
+    file = str(tmp_path / "layer.onnx")
+    axes = {"images": {0: "batch", 2: "height", 3: "width"}} if dynamic else None
+    example = torch.rand(1, 32, 4, 6)
+    torch.onnx.export(layer, example, file, dynamo=False, opset_version=17, input_names=["images"], dynamic_axes=axes)
+    used = {node.op_type for node in onnxslim.slim(file).graph.node}
+
+    text = (ROOT / "docs/export.md").read_text().partition("sampled by gathers | ONNX ops |")[2]
+    of_fixed, of_dynamic = (set(re.findall(r"\b[A-Z]\w+", row)) for row in text.splitlines()[2:4])
+    assert used == (of_fixed | of_dynamic if dynamic else of_fixed)
 
 
 @pytest.mark.slow
