@@ -32,6 +32,7 @@ __all__ = [
     "png",
     "predictions",
     "short_names",
+    "training",
     "window_of",
 ]
 
@@ -68,6 +69,79 @@ def offsets(field: OffsetField, focus: tuple[float, float]) -> bytes:
     _draw_lengths(maps, colours, field)
     _draw_title(figure, field)
     return png(figure)
+
+
+def training(fields: Sequence[OffsetField], rows: Sequence[dict[str, float]]) -> bytes:
+    """The PNG of a training: the offsets of its layers by epoch, and below, for each layer, where it samples at last.
+
+    Args:
+        fields (OffsetField[n]): Each layer's, for one image, after the last epoch.
+        rows (dict[epochs]): ``epoch``, and for each layer ``dysample/layer<i>_mean``, ``..._p99`` and ``..._spread``, see
+            :func:`~yolov10_dysample.offsets.offset_statistics`.
+    """
+    layer_rows = [
+        PictureRow([1.0, field.image.shape[0] / field.image.shape[1]], above=0.85, below=0.6, tallest=4.0)
+        for field in fields
+    ]
+    figure, (lengths, spreads, *pictures) = layout([PictureRow([0.62, 0.62], above=0.5, below=0.45), *layer_rows], 0.4)
+    _draw_curves(lengths, fields, rows, {"p99": "99 % up to", "mean": "mean"})
+    lengths.set_title("Length of the offsets\nin pixels of each layer's input (cells)", size=11)
+    _draw_curves(spreads, fields, rows, {"spread": ""})
+    spreads.set_title("How much they depend on the place\nstandard deviation over the image, in cells", size=11)
+    for field, places, arrows in zip(fields, pictures[::2], pictures[1::2], strict=True):
+        _draw_layer(places, arrows, field)
+    first, last = (round(row["epoch"]) for row in (rows[0], rows[-1]))
+    epochs = f"epoch {last}" if first == last else f"epochs {first} to {last}"
+    title = f"Offsets of the DySample layers on validation images, {epochs}"
+    top = figure.get_figheight()
+    figure.text(GAP / WIDTH, (top - 0.1) / top, title, va="top", weight="bold", size=12, color=INK)
+    return png(figure)
+
+
+def _draw_curves(
+    axis: Axes, fields: Sequence[OffsetField], rows: Sequence[dict[str, float]], names: dict[str, str]
+) -> None:
+    epochs = [row["epoch"] for row in rows]
+    for k, field in enumerate(fields):
+        for style, (name, label) in zip(("-", "--"), names.items(), strict=False):
+            values = [row[f"dysample/layer{field.i}_{name}"] for row in rows]
+            axis.plot(
+                epochs,
+                values,
+                style,
+                color=COLOURS[k % len(COLOURS)],
+                marker="o" if len(rows) == 1 else None,
+                label=f"layer {field.i}: {label}".rstrip(": "),
+            )
+    axis.set_ylim(bottom=0)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_xlabel("epoch", size=11)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+
+
+def _draw_layer(places: Axes, arrows: Axes, field: OffsetField) -> None:
+    wrong = int((~field.offset.isfinite()).sum())
+    if wrong:
+        for axis in (places, arrows):
+            _show_image(axis, field.image)
+        places.set_title(f"Layer {field.i}: {wrong} of {field.offset.numel()} offsets\nare not finite numbers", size=11)
+        arrows.set_title("The model has diverged", size=11)
+        return
+    window = window_of(field, _focus_of_longest(field))
+    draw_places(places, field, window)
+    _draw_arrows(arrows, field, window)
+    places.set_title(f"Layer {field.i}, where its offsets are longest\n{places.get_title()}", size=11)
+
+
+def _focus_of_longest(field: OffsetField) -> tuple[float, float]:
+    """The centre of the part, as large as the magnified one, whose offsets are the longest, as fractions of the image."""
+    lengths = _block_means(torch.hypot(*field.offset).mean(dim=0, keepdim=True), field.scale)
+    side = min(max(WINDOW // field.scale, 1), *field.size)
+    means = F.avg_pool2d(lengths, side, stride=1)[0]
+    row, column = divmod(int(means.argmax()), means.shape[1])
+    return (column + side / 2) / field.size[1], (row + side / 2) / field.size[0]
 
 
 def _draw_title(figure: Figure, field: OffsetField) -> None:

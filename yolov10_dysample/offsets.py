@@ -1,13 +1,14 @@
 """What the DySample layers of a model do to an image, as numbers: where they sample, and how far that is moved.
 
-It looks at a copy of the network in one ordinary prediction and changes nothing: no weight, no hook and no setting of
-Ultralytics stays. Importing it does not load Ultralytics.
+It looks at one ordinary forward pass and changes nothing: no weight, no hook and no setting of Ultralytics stays.
+Importing it does not load Ultralytics.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Boxes",
     "OffsetField",
+    "OffsetRecorder",
     "Result",
     "Source",
     "YOLOModel",
@@ -122,6 +124,93 @@ class OffsetField:
         return offset_statistics(self.offset.flatten(0, 1)[None], self.scale)
 
 
+class OffsetRecorder:
+    """Notes what a network sees, and the offsets of its DySample layers, in its forward passes; the last one stands.
+
+    Within a pass it raises nothing and changes nothing. What goes wrong there is raised when it is asked.
+
+    Args:
+        network (Module): A model of Ultralytics, or any other whose DySample layers have an index ``i``.
+        images (int): How many images of a batch are noted, at least 1.
+        once (bool): Note one pass only, and leave no hook behind it.
+
+    Example:
+        >>> from yolov10_dysample.dysample import DySample
+        >>> layer = DySample(8)
+        >>> layer.i = 0
+        >>> recorder = OffsetRecorder(network := nn.Sequential(nn.Conv2d(3, 8, 2, stride=2), layer), once=True)
+        >>> network(torch.rand(5, 3, 8, 12)).shape
+        torch.Size([5, 8, 8, 12])
+        >>> {i: list(offset.shape) for i, offset in recorder.offsets().items()}, len(network._forward_hooks)
+        ({0: [1, 8, 8, 12]}, 0)
+    """
+
+    def __init__(self, network: nn.Module, images: int = 1, once: bool = False) -> None:
+        self.images = images
+        self._image: Tensor | None = None
+        self._noted: dict[int, tuple[Tensor, DySample]] = {}
+        self._error: Exception | None = None
+        layers = [layer for layer in network.modules() if isinstance(layer, DySample)]
+        self._hooks = [
+            network.register_forward_pre_hook(self._note_image),
+            *(layer.register_forward_hook(self._note_offset) for layer in layers),
+        ]
+        if once:
+            self._hooks.append(network.register_forward_hook(self._remove, always_call=True))
+
+    def offsets(self) -> dict[int, Tensor]:
+        """Tensor[images, 2 * groups, scale * H, scale * W] of each layer, by its index: float32 on the CPU."""
+        self._check()
+        return {i: offset for i, (offset, _) in sorted(self._noted.items())}
+
+    def scales(self) -> dict[int, int]:
+        """Output size over input size of each layer, by its index."""
+        self._check()
+        return {i: layer.scale for i, (_, layer) in sorted(self._noted.items())}
+
+    def fields(self) -> list[OffsetField]:
+        """The first image's."""
+        self._check()
+        seen = _as_picture(cast(Tensor, self._image))
+        return [
+            OffsetField(i, offset[0].unflatten(0, (2, layer.groups)), layer.scale, layer.init, seen)
+            for i, (offset, layer) in sorted(self._noted.items())
+        ]
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._image is None:
+            raise RuntimeError("the network has seen no image")
+
+    def _note_image(self, network: nn.Module, inputs: tuple[Tensor]) -> None:
+        with self._raising_nothing():
+            self._image = inputs[0][0].detach().float().cpu()
+
+    def _note_offset(self, layer: DySample, inputs: tuple[Tensor], output: Tensor) -> None:
+        with self._raising_nothing():
+            offset = layer.predict_offset(inputs[0][: self.images]).detach().float().cpu()
+            self._noted[cast(int, layer.i)] = offset, layer
+
+    def _remove(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    @contextlib.contextmanager
+    def _raising_nothing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._error = error
+
+
+def _as_picture(image: Tensor) -> np.ndarray:
+    """A network's input, of one channel or more from 0 to 1, as an image of three, RGB, uint8."""
+    channels = image[:3]
+    channels = channels.expand(3, -1, -1) if len(channels) == 1 else F.pad(channels, (0, 0, 0, 0, 0, 3 - len(channels)))
+    return (channels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
 def offset_fields(model: YOLOModel, source: Source, imgsz: int = 640) -> list[OffsetField]:
     """The offsets of every DySample layer of a model, in one prediction.
 
@@ -205,25 +294,11 @@ def record_offsets(
             f"{model_name(model)} has no DySample layer: train one (yolo train model=yolov10n-dysample.yaml ...), or "
             f"swap the upsampling of this one with yolov10_dysample.use_dysample()"
         )
-    offsets: dict[int, tuple[Tensor, DySample]] = {}
-    images: list[Tensor] = []
-
-    def note_offset(layer: DySample, inputs: tuple[Tensor], output: Tensor) -> None:
-        offset = layer.predict_offset(inputs[0])[0].detach().float().cpu()
-        offsets[cast(int, layer.i)] = offset.unflatten(0, (2, layer.groups)), layer
-
-    def watch(copied: nn.Module) -> None:
-        copied.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0]))
-        for layer in copied.modules():
-            if isinstance(layer, DySample):
-                layer.register_forward_hook(note_offset)
-
-    result = predict_by_copy(model, source, imgsz, conf, watch)
-    _check_finite(model_name(model), {i: offset for i, (offset, _) in sorted(offsets.items())})
-    channels = images[-1][0, :3].detach().float().cpu()
-    image = channels.expand(3, -1, -1) if len(channels) == 1 else F.pad(channels, (0, 0, 0, 0, 0, 3 - len(channels)))
-    seen = (image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    return [OffsetField(i, offset, m.scale, m.init, seen) for i, (offset, m) in sorted(offsets.items())], result
+    recorders: list[OffsetRecorder] = []
+    result = predict_by_copy(model, source, imgsz, conf, lambda copied: recorders.append(OffsetRecorder(copied)))
+    fields = recorders[0].fields()
+    _check_finite(model_name(model), {field.i: field.offset for field in fields})
+    return fields, result
 
 
 def _check_finite(name: str, offsets: dict[int, Tensor]) -> None:

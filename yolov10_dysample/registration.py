@@ -35,6 +35,7 @@ from yolov10_dysample.rows import (
     input_channels,
     with_checked_rows,
 )
+from yolov10_dysample.training_plots import CALLBACKS
 from yolov10_dysample.version import __version__
 
 #: All that this package changes in a process, as (what, how). The README repeats this list.
@@ -52,6 +53,11 @@ HOST_CHANGES = (
     (
         "ultralytics.utils.callbacks.base.default_callbacks",
         "on_export_start added: picks and checks what DySample needs",
+    ),
+    (
+        "ultralytics.utils.callbacks.base.default_callbacks",
+        ", ".join(callback.__name__ for callback in CALLBACKS)
+        + " added: leave in a run's folder, and with its loggers, what DySample layers learn",
     ),
     (
         "MNN.tools.utils.log",
@@ -99,8 +105,10 @@ def register() -> bool:
         _wrap(tasks, "yaml_model_load", _with_dysample_models)
         for model_class in (getattr(tasks, name) for name in _RUN_WHEN_BUILT if hasattr(tasks, name)):
             _wrap(model_class, "__init__", _with_explained_sizes)
-        if on_export_start not in _export_callbacks():
-            _export_callbacks().append(on_export_start)
+        for callback in (on_export_start, *CALLBACKS):
+            callbacks = _default_callbacks(callback.__name__)
+            if callback not in callbacks:
+                callbacks.append(callback)
         torch.serialization.add_safe_globals([DySample])
     return True
 
@@ -163,8 +171,8 @@ def _no_fit(fault: str) -> str:
     )
 
 
-def _export_callbacks() -> list[Callable]:
-    return importlib.import_module("ultralytics.utils.callbacks.base").default_callbacks["on_export_start"]
+def _default_callbacks(event: str) -> list[Callable]:
+    return importlib.import_module("ultralytics.utils.callbacks.base").default_callbacks.setdefault(event, [])
 
 
 @functools.cache
