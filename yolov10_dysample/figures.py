@@ -15,7 +15,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from yolov10_dysample.offsets import Boxes, OffsetField, Result, found_boxes, sampling_places
@@ -46,6 +48,7 @@ WIDTH, GAP = 10.0, 0.15  # inches: 10 points are then 12 pixels in a README 900 
 WIDE_ASPECT = 0.45  # height over width below which pictures are not set side by side
 DPI = 150
 LABEL_PT, LABEL_PAD_PT = 8.0, 1.5  # points: the size of a label's text, and the room round it
+PADDING = 114  # the grey that Ultralytics pads images with
 COVERED = 0.1  # the part of a detection that a label may cover
 
 
@@ -76,25 +79,26 @@ def training(fields: Sequence[OffsetField], rows: Sequence[dict[str, float]]) ->
 
     Args:
         fields (OffsetField[n]): Each layer's, for one image, after the last epoch.
-        rows (dict[epochs]): ``epoch``, and for each layer ``dysample/layer<i>_mean``, ``..._p99`` and ``..._spread``, see
-            :func:`~yolov10_dysample.offsets.offset_statistics`.
+        rows (dict[epochs]): ``epoch``, and for each layer ``dysample/layer<i>_mean``, ``..._p99`` and ``..._spread``,
+            see :func:`~yolov10_dysample.offsets.offset_statistics`.
     """
-    layer_rows = [
-        PictureRow([1.0, field.image.shape[0] / field.image.shape[1]], above=0.85, below=0.6, tallest=4.0)
-        for field in fields
-    ]
-    figure, (lengths, spreads, *pictures) = layout([PictureRow([0.62, 0.62], above=0.5, below=0.45), *layer_rows], 0.4)
-    _draw_curves(lengths, fields, rows, {"p99": "99 % up to", "mean": "mean"})
-    lengths.set_title("Length of the offsets\nin pixels of each layer's input (cells)", size=11)
-    _draw_curves(spreads, fields, rows, {"spread": ""})
-    spreads.set_title("How much they depend on the place\nstandard deviation over the image, in cells", size=11)
-    for field, places, arrows in zip(fields, pictures[::2], pictures[1::2], strict=True):
-        _draw_layer(places, arrows, field)
+    curves = PictureRow([0.6, 0.6], above=0.7, below=0.75 + 0.22 * max(len(fields), 2))
+    layers = [PictureRow([1, f.image.shape[0] / f.image.shape[1]], above=0.6, below=0.5, tallest=4.2) for f in fields]
+    figure, (lengths, spreads, *pictures) = layout([curves, *layers], header=0.4)
     first, last = (round(row["epoch"]) for row in (rows[0], rows[-1]))
     epochs = f"epoch {last}" if first == last else f"epochs {first} to {last}"
-    title = f"Offsets of the DySample layers on validation images, {epochs}"
-    top = figure.get_figheight()
+    title, top = f"What the DySample layers do to validation images, {epochs}", figure.get_figheight()
     figure.text(GAP / WIDTH, (top - 0.1) / top, title, va="top", weight="bold", size=12, color=INK)
+    _draw_curves(lengths, fields, rows, {"p99": ", 99 %", "mean": ", mean"})
+    lengths.set_title(
+        "Length of the offsets, 99th percentile and mean,\nin pixels of each layer's input (cells)", size=11, pad=18
+    )
+    _draw_curves(spreads, fields, rows, {"spread": ""})
+    spreads.set_title(
+        "How much they depend on the place:\nstandard deviation over the image, in cells", size=11, pad=18
+    )
+    for field, places, arrows in zip(fields, pictures[::2], pictures[1::2], strict=True):
+        _draw_layer(places, arrows, field)
     return png(figure)
 
 
@@ -103,22 +107,22 @@ def _draw_curves(
 ) -> None:
     epochs = [row["epoch"] for row in rows]
     for k, field in enumerate(fields):
+        colour = COLOURS[k % len(COLOURS)]
         for style, (name, label) in zip(("-", "--"), names.items(), strict=False):
             values = [row[f"dysample/layer{field.i}_{name}"] for row in rows]
-            axis.plot(
-                epochs,
-                values,
-                style,
-                color=COLOURS[k % len(COLOURS)],
-                marker="o" if len(rows) == 1 else None,
-                label=f"layer {field.i}: {label}".rstrip(": "),
-            )
+            axis.plot(epochs, values, style, color=colour, label=f"layer {field.i}{label}")
+            axis.plot(epochs[-1], values[-1], "o", ms=4, color=colour)  # all there is to see of a single epoch
+    left, bottom, width, height = axis.get_position().bounds
+    axis.set_position((left + 0.055, bottom, width - 0.065, height))  # room for the numbers beside it
     axis.set_ylim(bottom=0)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.ticklabel_format(axis="y", scilimits=(-2, 3), useMathText=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.set_xlabel("epoch", size=11)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+    axis.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(fields) if len(fields) < 4 else 2, frameon=False
+    )
 
 
 def _draw_layer(places: Axes, arrows: Axes, field: OffsetField) -> None:
@@ -129,18 +133,28 @@ def _draw_layer(places: Axes, arrows: Axes, field: OffsetField) -> None:
         places.set_title(f"Layer {field.i}: {wrong} of {field.offset.numel()} offsets\nare not finite numbers", size=11)
         arrows.set_title("The model has diverged", size=11)
         return
-    window = window_of(field, _focus_of_longest(field))
+    window = window_of(field, _most_varied(field))
     draw_places(places, field, window)
+    left, right, top, bottom = window
+    rows, columns = field.size
+    places.set_title(
+        f"Layer {field.i}: where output pixels sample{', a dot for each group' * (field.groups > 1)}\n"
+        f"{bottom - top} x {right - left} of {rows} x {columns} cells of {field.stride:g} px, where offsets vary most",
+        size=11,
+    )
     _draw_arrows(arrows, field, window)
-    places.set_title(f"Layer {field.i}, where its offsets are longest\n{places.get_title()}", size=11)
 
 
-def _focus_of_longest(field: OffsetField) -> tuple[float, float]:
-    """The centre of the part, as large as the magnified one, whose offsets are the longest, as fractions of the image."""
-    lengths = _block_means(torch.hypot(*field.offset).mean(dim=0, keepdim=True), field.scale)
+def _most_varied(field: OffsetField) -> tuple[float, float]:
+    """The centre of the window whose cells are moved least alike, as fractions of width and height."""
+    cells = _block_means(field.offset.flatten(0, 1).double(), field.scale)
     side = min(max(WINDOW // field.scale, 1), *field.size)
-    means = F.avg_pool2d(lengths, side, stride=1)[0]
-    row, column = divmod(int(means.argmax()), means.shape[1])
+    variance = (F.avg_pool2d(cells**2, side, 1) - F.avg_pool2d(cells, side, 1) ** 2).sum(dim=0)
+    # Where the image is padded, the edge of the padding varies most, and shows nothing.
+    padded = torch.from_numpy((field.image == PADDING).all(axis=2)).double()[None]
+    share = F.avg_pool2d(F.adaptive_avg_pool2d(padded, field.size), side, 1)[0]
+    variance = torch.where(share == share.min(), variance, -1)
+    row, column = divmod(int(variance.argmax()), variance.shape[1])
     return (column + side / 2) / field.size[1], (row + side / 2) / field.size[0]
 
 
@@ -195,8 +209,9 @@ def draw_places(axis: Axes, field: OffsetField, window: tuple[int, int, int, int
     axis.vlines(np.arange(left, right + 1) * stride, top * stride, bottom * stride, color="white", lw=1)
     shared_start = field.init == "nearest"
     for rows, columns, colour, label in _kinds_of_dots(field):
-        (x0, y0), (x1, y1) = (places[..., rows, columns].reshape(2, -1) for places in (starts, ends))
-        axis.plot([x0, x1], [y0, y1], color=colour, lw=0.8, alpha=0.5)
+        pairs = np.stack([places[..., rows, columns].reshape(2, -1) for places in (starts, ends)])
+        (x0, y0), (x1, y1) = pairs
+        axis.add_collection(LineCollection(list(pairs.transpose(2, 0, 1)), color=colour, lw=0.8, alpha=0.5))
         axis.plot(x0, y0, "o", ms=7, mfc="none", mec=GREY if shared_start else colour, mew=0.9)
         axis.plot(x1, y1, "o", ms=4, mfc=colour, mec="white", mew=0.4, label=label)
     start = "start: centre" if shared_start else "start: offset 0"

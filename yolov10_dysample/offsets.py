@@ -141,51 +141,48 @@ class OffsetRecorder:
         >>> recorder = OffsetRecorder(network := nn.Sequential(nn.Conv2d(3, 8, 2, stride=2), layer), once=True)
         >>> network(torch.rand(5, 3, 8, 12)).shape
         torch.Size([5, 8, 8, 12])
-        >>> {i: list(offset.shape) for i, offset in recorder.offsets().items()}, len(network._forward_hooks)
-        ({0: [1, 8, 8, 12]}, 0)
+        >>> [list(field.offset.shape) for field in recorder.fields()[0]], len(network._forward_hooks)
+        ([[2, 4, 8, 12]], 0)
     """
 
     def __init__(self, network: nn.Module, images: int = 1, once: bool = False) -> None:
         self.images = images
-        self._image: Tensor | None = None
+        self._seen: Tensor | None = None
         self._noted: dict[int, tuple[Tensor, DySample]] = {}
         self._error: Exception | None = None
         layers = [layer for layer in network.modules() if isinstance(layer, DySample)]
         self._hooks = [
-            network.register_forward_pre_hook(self._note_image),
+            network.register_forward_pre_hook(self._note_images),
             *(layer.register_forward_hook(self._note_offset) for layer in layers),
         ]
         if once:
             self._hooks.append(network.register_forward_hook(self._remove, always_call=True))
 
-    def offsets(self) -> dict[int, Tensor]:
-        """Tensor[images, 2 * groups, scale * H, scale * W] of each layer, by its index: float32 on the CPU."""
+    def statistics(self) -> dict[int, dict[str, float]]:
+        """:func:`offset_statistics` of each layer over the images, by its index."""
         self._check()
-        return {i: offset for i, (offset, _) in sorted(self._noted.items())}
+        return {i: offset_statistics(offset, layer.scale) for i, (offset, layer) in sorted(self._noted.items())}
 
-    def scales(self) -> dict[int, int]:
-        """Output size over input size of each layer, by its index."""
+    def fields(self) -> list[list[OffsetField]]:
+        """For each image, those of the layers."""
         self._check()
-        return {i: layer.scale for i, (_, layer) in sorted(self._noted.items())}
-
-    def fields(self) -> list[OffsetField]:
-        """The first image's."""
-        self._check()
-        seen = _as_picture(cast(Tensor, self._image))
         return [
-            OffsetField(i, offset[0].unflatten(0, (2, layer.groups)), layer.scale, layer.init, seen)
-            for i, (offset, layer) in sorted(self._noted.items())
+            [
+                OffsetField(i, offset[k].unflatten(0, (2, layer.groups)), layer.scale, layer.init, _as_picture(image))
+                for i, (offset, layer) in sorted(self._noted.items())
+            ]
+            for k, image in enumerate(cast(Tensor, self._seen))
         ]
 
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
-        if self._image is None:
-            raise RuntimeError("the network has seen no image")
+        if self._seen is None:
+            raise RuntimeError("no image has passed through the network")
 
-    def _note_image(self, network: nn.Module, inputs: tuple[Tensor]) -> None:
+    def _note_images(self, network: nn.Module, inputs: tuple[Tensor]) -> None:
         with self._raising_nothing():
-            self._image = inputs[0][0].detach().float().cpu()
+            self._seen = inputs[0][: self.images].detach().float().cpu()
 
     def _note_offset(self, layer: DySample, inputs: tuple[Tensor], output: Tensor) -> None:
         with self._raising_nothing():
@@ -296,7 +293,7 @@ def record_offsets(
         )
     recorders: list[OffsetRecorder] = []
     result = predict_by_copy(model, source, imgsz, conf, lambda copied: recorders.append(OffsetRecorder(copied)))
-    fields = recorders[0].fields()
+    (fields,) = recorders[0].fields()
     _check_finite(model_name(model), {field.i: field.offset for field in fields})
     return fields, result
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.files import write_whole
-from yolov10_dysample.offsets import OffsetField, OffsetRecorder, offset_statistics
+from yolov10_dysample.offsets import OffsetRecorder
 
 __all__ = ["CALLBACKS", "IMAGES", "SWITCH", "OffsetDiary"]
 
@@ -65,7 +65,7 @@ class OffsetDiary:
         self.network = _network(trainer)
         self.is_closed = False
         self.recorder: OffsetRecorder | None = None
-        self.fields: list[OffsetField] = []
+        self.last: OffsetRecorder | None = None
         self.diverged: set[int] = set()
         # A resumed training goes on from its last checkpoint, and may have validated once more before it was stopped.
         done = _read_rows(self.folder / f"{NAME}.csv") if trainer.start_epoch else []
@@ -86,33 +86,32 @@ class OffsetDiary:
     def note_epoch(self, trainer: Trainer) -> None:
         if self.recorder is None:  # not validated, or the final validation, whose epoch is noted already
             return
-        recorder, self.recorder = self.recorder, None
-        scales = recorder.scales()
-        figures = {
-            f"dysample/layer{i}_{name}": value
-            for i, offset in recorder.offsets().items()
-            for name, value in offset_statistics(offset, scales[i]).items()
-        }
-        self.fields = recorder.fields()
+        self.last, self.recorder = self.recorder, None
+        statistics = self.last.statistics()
+        figures = {f"dysample/layer{i}_{name}": v for i, named in statistics.items() for name, v in named.items()}
         self.rows.append({"epoch": trainer.epoch + 1, **figures})
         write_whole(self.folder / f"{NAME}.csv", _as_csv(self.rows))
         trainer.metrics = {**trainer.metrics, **{k: value for k, value in figures.items() if math.isfinite(value)}}
-        self._tell_divergence({i for i, offset in recorder.offsets().items() if not offset.isfinite().all()})
+        self._tell_divergence({i for i, named in statistics.items() if not all(map(math.isfinite, named.values()))})
 
     def _tell_divergence(self, layers: set[int]) -> None:
         if layers - self.diverged:
             which = ", ".join(str(i) for i in sorted(layers - self.diverged))
-            _logger.warning(f"WARNING the offsets of DySample layer {which} are not finite numbers: the model has diverged.")
+            _logger.warning(
+                f"WARNING the offsets of DySample layer {which} are not finite numbers: the model has diverged."
+            )
         self.diverged |= layers
 
     def draw(self, trainer: Trainer) -> None:
         """Draw the training, in time for the loggers, which collect a run's pictures at its end."""
         self.is_closed = True
-        if not self.fields:
+        if self.last is None:
             return
         from yolov10_dysample import figures  # loads matplotlib
 
-        picture, file = figures.training(self.fields, self.rows), self.folder / f"{NAME}.png"
+        # Of the images that were looked at, the one on which the layers do most.
+        fields = max(self.last.fields(), key=lambda fields: sum(field.statistics["spread"] for field in fields))
+        picture, file = figures.training(fields, self.rows), self.folder / f"{NAME}.png"
         write_whole(file, picture)
         trainer.on_plot(file)
         _send_to_tensorboard(picture, trainer.epoch + 1)
