@@ -1,9 +1,11 @@
 """What a training leaves of its DySample layers is so, for every task, and never changes or fails a training."""
 
+import copy
 import csv
 import pickle
 import random
 import shutil
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -15,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 from ultralytics import YOLO
-from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.utils import LOGGER, callbacks
 
 from tests.small_models import HEADS, SMALL, STOCK
@@ -207,7 +209,18 @@ def test_a_training_gives_the_same_weights_and_draws_the_same_numbers_with_and_w
     assert mine == its
 
 
-def test_checkpoints_have_no_hooks(train):
+@pytest.mark.parametrize("validated", ["the usual network", "another network"])
+def test_checkpoints_have_no_hooks(validated, train, monkeypatch):
+    validate = DetectionValidator.__call__
+
+    def validate_another(self, trainer=None, model=None):
+        if trainer:
+            trainer, network = copy.copy(trainer), copy.deepcopy(trainer.ema.ema)
+            trainer.ema = SimpleNamespace(ema=network)
+        return validate(self, trainer, model)
+
+    if validated == "another network":
+        monkeypatch.setattr(DetectionValidator, "__call__", validate_another)
     trainer = train(epochs=2)
     for weights in (trainer.last, trainer.best):
         layers = YOLO(weights).model.modules()

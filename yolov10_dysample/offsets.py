@@ -156,7 +156,7 @@ class OffsetRecorder:
             *(layer.register_forward_hook(self._note_offset) for layer in layers),
         ]
         if once:
-            self._hooks.append(network.register_forward_hook(self._remove, always_call=True))
+            self._hooks.append(network.register_forward_hook(self.remove, always_call=True))
 
     def statistics(self) -> dict[int, dict[str, float]]:
         """:func:`offset_statistics` of each layer over the images, by its index."""
@@ -174,6 +174,14 @@ class OffsetRecorder:
             for k, image in enumerate(cast(Tensor, self._seen))
         ]
 
+    def remove(self, *_: object) -> None:
+        """Take the hooks away, so that no further pass is noted."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> OffsetRecorder:
+        return self  # a copy of the network, which Ultralytics predicts with, has hooks that report here
+
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
@@ -188,10 +196,6 @@ class OffsetRecorder:
         with self._raising_nothing():
             offset = layer.predict_offset(inputs[0][: self.images]).detach().float().cpu()
             self._noted[cast(int, layer.i)] = offset, layer
-
-    def _remove(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
 
     @contextlib.contextmanager
     def _raising_nothing(self) -> Iterator[None]:

@@ -67,7 +67,7 @@ class OffsetDiary:
         self.recorder: OffsetRecorder | None = None
         self.last: OffsetRecorder | None = None
         self.diverged: set[int] = set()
-        # A resumed training goes on from its last checkpoint, and may have validated once more before it was stopped.
+        # A resumed training goes on from a checkpoint, and trains the epochs after that again.
         done = _read_rows(self.folder / f"{NAME}.csv") if trainer.start_epoch else []
         self.rows = [row for row in done if row["epoch"] <= trainer.start_epoch]
 
@@ -82,6 +82,10 @@ class OffsetDiary:
         """Have the first validation batch noted as it passes: no forward pass is made for it."""
         if validator.training:
             self.recorder = OffsetRecorder(self.network, IMAGES, once=True)
+
+    def stop_watching(self, validator: Validator) -> None:
+        if self.recorder is not None:  # a validator that runs another network would leave the hooks to the checkpoints
+            self.recorder.remove()
 
     def note_epoch(self, trainer: Trainer) -> None:
         if self.recorder is None:  # not validated, or the final validation, whose epoch is noted already
@@ -172,6 +176,10 @@ def on_val_start(validator: Validator) -> None:
     _keep(validator, OffsetDiary.watch)
 
 
+def on_val_end(validator: Validator) -> None:
+    _keep(validator, OffsetDiary.stop_watching)
+
+
 def on_fit_epoch_end(trainer: Trainer) -> None:
     _keep(trainer, OffsetDiary.note_epoch)
 
@@ -182,7 +190,7 @@ def on_train_end(trainer: Trainer) -> None:
 
 #: For Ultralytics' lists of callbacks, each for the event that it is named after. They hold nothing, so that a training
 #: on several GPUs, which hands the lists to its processes, hands on their names only.
-CALLBACKS = (on_train_start, on_train_epoch_start, on_val_start, on_fit_epoch_end, on_train_end)
+CALLBACKS = (on_train_start, on_train_epoch_start, on_val_start, on_val_end, on_fit_epoch_end, on_train_end)
 
 
 def _keep(host: Trainer | Validator, step: Callable[[OffsetDiary, Any], None]) -> None:
