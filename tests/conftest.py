@@ -65,6 +65,7 @@ def clean_environ() -> dict[str, str]:
         "PYTEST_CURRENT_TEST",
         "PYTHONPATH",
         "YOLOV10_DYSAMPLE_AUTOLOAD",
+        "YOLOV10_DYSAMPLE_PLOTS",
         "YOLOV10_DYSAMPLE_SAMPLING",
         "TORCH_DEVICE_BACKEND_AUTOLOAD",
         "ULTRALYTICS_SAFE_LOAD",

@@ -300,7 +300,7 @@ def test_a_training_step_through_its_own_loss_moves_the_offsets(name, worked, tm
 )
 def test_the_stock_command_trains_a_converted_model_and_says_so_once(name, rows, imgsz, yolo, digits, tmp_path):
     settings = (
-        f"imgsz={imgsz} epochs=1 batch=2 workers=0 fraction=0.1 plots=False val=False device=cpu deterministic=False"
+        f"imgsz={imgsz} epochs=1 batch=2 workers=0 fraction=0.1 plots=True val=False device=cpu deterministic=False"
     )
     output = run(
         yolo, "detect", "train", f"model={name}-dysample.yaml", f"data={digits}", *settings.split(), cwd=tmp_path
@@ -308,6 +308,9 @@ def test_the_stock_command_trains_a_converted_model_and_says_so_once(name, rows,
     line = f"{name}-dysample.yaml: {name}.yaml with DySample in place of nn.Upsample in rows {rows}\n"
     assert output.count(line) == 1
     assert output.count("yolov10_dysample.dysample.DySample") >= 2
+    (header,) = (file.read_text().splitlines()[0] for file in tmp_path.rglob("dysample_offsets.csv"))
+    assert re.findall(r"layer(\d+)_p99", header) == rows.split(", ")
+    assert len(list(tmp_path.rglob("dysample_offsets.png"))) == 1
     (best,) = tmp_path.rglob("best.pt")
     assert [type(layer) for layer in YOLO(best).model.model].count(DySample) == 2
 

@@ -18,18 +18,22 @@ pytestmark = pytest.mark.slow
 
 # What `yolo train device=0,1` does in its own process before it starts the ranks. A CPU has no devices to name: where
 # the trainer would ask for GPUs, this one uses gloo or leaves out the last validation. The worker file is Ultralytics'
-# own; it carries this class to the ranks as it carries any user's trainer. It would carry our export callback too, and
-# so import this package, which the ranks of older releases do not get.
+# own; it carries this class to the ranks as it carries any user's trainer. It would carry our callbacks too, and so
+# import this package, which the ranks of older releases do not get: they start with callbacks of their own, as here.
 LAUNCH = """
 import json, os, sys
 import torch
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils.callbacks import get_default_callbacks
 from ultralytics.utils.dist import generate_ddp_command
 
 class GlooTrainer(DetectionTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.world_size = 2
+        if "RANK" in os.environ:
+            for event, own in get_default_callbacks().items():
+                self.callbacks[event] = own + self.callbacks[event]
 
     def _setup_ddp(self):
         torch.distributed.init_process_group("gloo")
@@ -49,10 +53,10 @@ def report(trainer):
 
 overrides = dict(
     model="yolov10n-dysample.yaml", data=sys.argv[1], project=sys.argv[2], imgsz=64, batch=8, epochs=1, device="cpu",
-    workers=0, plots=False, val=False, deterministic=False,
+    workers=0, plots=True, val=False, deterministic=False,
 )
 trainer = GlooTrainer(overrides=overrides)
-trainer.callbacks["on_export_start"] = []
+trainer.callbacks.clear()
 trainer.add_callback("on_train_start", report)
 trainer.add_callback("on_train_epoch_end", report)
 command, file = generate_ddp_command(trainer)
@@ -85,6 +89,9 @@ def test_the_worker_file_of_ultralytics_trains_two_ranks_from_another_folder(pyt
     assert [kinds for kinds, _ in before + after] == [ours] * 4
     assert before[0] == before[1] != after[0] == after[1], "the ranks learn, and the same"
     assert len(list((tmp_path / "runs").rglob("best.pt"))) == 1
+    offsets, picture = sorted((tmp_path / "runs").rglob("*dysample_offsets*"))
+    assert (len(offsets.read_text().splitlines()), picture.suffix) == (2, ".png"), "one rank writes"
+    assert "dysample_offsets are left out" not in output
 
 
 def imported(script):
