@@ -1,7 +1,8 @@
 """Leaves in the folder of a training what its DySample layers learn: their offsets by epoch, as numbers and drawn.
 
 Called by Ultralytics' own trainer and validator (``registration`` puts :data:`CALLBACKS` there). It must never fail a
-training or change a number of it, do nothing where no layer is a DySample, and not load matplotlib before it draws.
+training or change a number of it, do anything where no layer is a DySample, or load numpy before it looks at offsets and
+matplotlib before it draws.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.files import write_whole
-from yolov10_dysample.offsets import OffsetRecorder
+
+if TYPE_CHECKING:
+    from yolov10_dysample.offsets import OffsetRecorder
 
 __all__ = ["CALLBACKS", "IMAGES", "SWITCH", "OffsetDiary"]
 
@@ -80,6 +83,8 @@ class OffsetDiary:
 
     def watch(self, validator: Validator) -> None:
         """Have the first validation batch noted as it passes: no forward pass is made for it."""
+        from yolov10_dysample.offsets import OffsetRecorder
+
         if validator.training:
             self.recorder = OffsetRecorder(self.network, IMAGES, once=True)
 
