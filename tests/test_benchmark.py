@@ -3,12 +3,15 @@
 No time is asserted here: what is fast on one machine is not on another.
 """
 
+import contextlib
 import importlib.util
+import io
 import json
 import math
 import shlex
 import shutil
 import sys
+import tempfile
 
 import pytest
 import torch
@@ -394,12 +397,28 @@ TINY = ("imgsz=64", "rounds=2", "sizes=10", f"threads={THREADS}", "train_imgsz=6
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory, models):
-    """What a tiny run of a trained checkpoint printed, its record and its folder."""
+    """What a tiny run of a trained checkpoint printed, its record and its folder.
+
+    Its tasks run in this process: that fresh ones work, the documented command shows below.
+    """
     folder = tmp_path_factory.mktemp("speed")
+
+    def run_task(task, settings, report, *arguments):
+        with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as here:
+            patch.chdir(here)
+            return TASKS[task](settings, report, *arguments)
+
     more = ("formats=torch,torchscript,onnx", "skip=operator", f"reference={PUBLISHED_FILE}", "out=speed.json")
-    model = f"model={models / 'trained.pt'}"
-    printed = run(sys.executable, ROOT / "scripts/benchmark.py", model, *TINY, *more, cwd=folder)
-    return printed, json.loads((folder / "speed.json").read_text()), folder
+    printed = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        patch.chdir(folder)
+        patch.setattr(benchmark, "run_task", run_task)
+        assert main(["benchmark", f"model={models / 'trained.pt'}", *TINY, *more]) == 0
+    return printed.getvalue(), json.loads((folder / "speed.json").read_text()), folder
 
 
 @pytest.mark.slow

@@ -122,9 +122,10 @@ def test_python_needs_nothing_but_from_ultralytics_import_yolo(python, digits, f
 
 def test_switched_off_the_model_name_is_unknown_and_stock_models_work(yolo, digits, folder):
     off = {"YOLOV10_DYSAMPLE_AUTOLOAD": "0"}
-    train = (yolo, "detect", "train", f"data={digits}", *TRAIN)
-    assert "does not exist" in run(*train, "model=yolov10n-dysample.yaml", cwd=folder, env=off, ok=False)
-    assert "Transferred" not in run(*train, "model=yolov10n.yaml", cwd=folder, env=off)
+    predict = (yolo, "predict", f"source={next((digits.parent / 'images/val').iterdir())}", "imgsz=64")
+    assert "does not exist" in run(*predict, "model=yolov10n-dysample.yaml", cwd=folder, env=off, ok=False)
+    assert "yolov10n.yaml" not in run(*predict, "model=yolov10n.yaml", "name=stock", cwd=folder, env=off)
+    assert len(list(folder.glob("runs/**/stock/*.jpg"))) == 1
 
 
 def test_switched_off_a_wheel_does_not_know_the_model_name(wheel_environment: Environment, digits, tmp_path):
