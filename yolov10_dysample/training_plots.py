@@ -1,8 +1,8 @@
 """Leaves in the folder of a training what its DySample layers learn: their offsets by epoch, as numbers and drawn.
 
 Called by Ultralytics' own trainer and validator (``registration`` puts :data:`CALLBACKS` there). It must never fail a
-training or change a number of it, do anything where no layer is a DySample, or load numpy before it looks at offsets and
-matplotlib before it draws.
+training or change a number of it, do anything where no layer is a DySample, or load numpy before it looks at offsets
+and matplotlib before it draws.
 """
 
 from __future__ import annotations
