@@ -6,7 +6,6 @@ The class path ``yolov10_dysample.dysample.DySample`` is pickled into users' che
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +32,7 @@ MAX_SCALE = 8
 OFFSET_RANGE = 0.25
 
 #: How a layer samples in a trace: ``grid_sample`` for each group, for all groups at once, or row gathers without it;
-#: the last of ops only that X2Paddle 1.6 converts.
+#: the last with ops only that X2Paddle 1.6 converts.
 TRACED_FORMS = ("grid_sample", "folded_grid_sample", "gather", "x2paddle_gather")
 
 #: Where an offset ends in the form without ``grid_sample``, in pixels: beyond any map, and a number of float16.
@@ -84,11 +83,13 @@ def dysample(x: Tensor, offset: Tensor, scale: int = 2, init: str = "bilinear") 
     Source: Liu et al., "Learning to Upsample by Learning to Sample", ICCV 2023, sections 3.1 and 3.2; equal to
     tiny-smart/dysample at efcf8ae.
     """
-    if _is_traced():  # where comparing sizes would freeze them, so that no argument is checked
-        return _sample_each_group(x, *_grid_coordinates(x, offset, scale, init))
-    _check_call(x, offset, scale, init)
-    if _can_use_embedding_bag(x, offset) and _has_finite_sum(x):
-        return _sample_by_embedding_bag(x, offset, scale, init)
+    if not _is_traced():  # where comparing sizes would freeze them
+        _check_call(x, offset, scale, init)
+        learns = torch.is_grad_enabled() and (x.requires_grad or offset.requires_grad)
+        finite = offset.dtype == x.dtype and _suits_rows(x) and not learns and _has_finite_sum(offset)
+        if finite and _has_finite_sum(x):
+            place = offset.permute(0, 2, 3, 1).unflatten(-1, (2, -1)).movedim(-2, 0)
+            return _sample_by_embedding_bag(x, place.clone(memory_format=torch.contiguous_format), scale, init)
     return _sample_folded_groups(x, *_grid_coordinates(x, offset, scale, init))
 
 
@@ -148,43 +149,6 @@ def _sample_folded_groups(x: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
     )
 
 
-def _sample_each_group(x: Tensor, grid_x: Tensor, grid_y: Tensor) -> Tensor:
-    """The same in four dimensions and without touching the batch: ncnn takes ten times as long over folded groups."""
-    places = [torch.cat(pair, dim=1) for pair in zip(grid_x.split(1, dim=1), grid_y.split(1, dim=1), strict=True)]
-    groups = zip(x.to(grid_x.dtype).chunk(len(places), dim=1), places, strict=True)
-    y = torch.cat(
-        [F.grid_sample(group, place.permute(0, 2, 3, 1), align_corners=False) for group, place in groups], dim=1
-    )
-    return y.to(x.dtype)
-
-
-def _sample_by_gather(x: Tensor, offset: Tensor, scale: int, init: str, for_x2paddle: bool = False) -> Tensor:
-    """The same for a trace without ``grid_sample``, which some runtimes lack and others get wrong.
-
-    A row of the table is one group of one pixel; each place takes four rows. The pixel that a place lies in stays an
-    integer until it meets the whole part of what moves it, so that only numbers below 1 carry the fraction: a runtime
-    that computes in float16 or bfloat16 rounds no coordinate, however large the map.
-
-    X2Paddle 1.6 takes the table of an ``embedding`` for a weight, and what ``floor`` is of for a Python number: for it
-    there are ops that come to the same, which are more nodes in ONNX.
-    """
-    floor, rows_of = (_floor_by_comparing, _index_rows) if for_x2paddle else (torch.floor, _embed_rows)
-    batch, channels, height, width = x.shape
-    dx, dy = offset.to(torch.promote_types(x.dtype, torch.float32)).permute(0, 2, 3, 1).chunk(2, dim=-1)
-    groups = dx.shape[-1]
-    left, right, along_x = _neighbours(dx, (1, -1, 1), width, scale, init, floor)
-    above, below, along_y = _neighbours(dy, (-1, 1, 1), height, scale, init, floor)
-
-    of_image = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) * (height * width * groups)
-    first = of_image + torch.arange(groups, device=x.device)
-    left, right = left * groups, right * groups
-    above, below = above * (width * groups) + first, below * (width * groups) + first
-    table = x.to(dx.dtype).permute(0, 2, 3, 1).reshape(-1, channels // groups)
-    upper = _between(rows_of(table, above + left), rows_of(table, above + right), along_x)
-    lower = _between(rows_of(table, below + left), rows_of(table, below + right), along_x)
-    return _between(upper, lower, along_y).flatten(-2).permute(0, 3, 1, 2).to(x.dtype)
-
-
 def _between(start: Tensor, end: Tensor, part: Tensor) -> Tensor:
     return start + (end - start) * part  # torch.lerp() is four times as many nodes in ONNX
 
@@ -202,36 +166,29 @@ def _floor_by_comparing(values: Tensor) -> Tensor:
     return toward_zero - (values < toward_zero).to(values.dtype)
 
 
-def _neighbours(
-    offset: Tensor,
-    shape: tuple[int, int, int],
-    size: int,
-    scale: int,
-    init: str,
-    floor: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, ...]:
-    """The pixels on both sides of each place along one side of the map, and how far the place is from the first."""
-    cell = torch.arange(size, device=offset.device).unsqueeze(1).expand(-1, scale).reshape(-1)
-    start = start_positions(1, scale, init, offset).unsqueeze(0).expand(size, -1).reshape(-1)
-    place = (start.view(shape) + offset).clamp(-_FARTHEST, _FARTHEST)
-    whole = floor(place)
-    near = cell.view(shape) + whole.to(cell.dtype)
+def _own_pixel(size: int, scale: int, like: Tensor) -> Tensor:
+    """The pixel that each output pixel lies in, along one side of a map."""
+    return torch.arange(size * scale, device=like.device) // scale
+
+
+def _neighbours(moved_by: Tensor, pixel: Tensor) -> tuple[Tensor, ...]:
+    """The pixels on both sides of each place along one side of the map, kept within it."""
+    near = pixel + moved_by
     # As max() and min(), because TensorRT's Clip takes no integers, nor X2Paddle maximum() and minimum().
-    near, far = (torch.min(torch.max(pixel, cell[:1]), cell[-1:]) for pixel in (near, near + 1))
-    return near, far, (place - whole).unsqueeze(-1)
+    first, last = pixel[:1], pixel[-1:]
+    return tuple(torch.min(torch.max(neighbour, first), last) for neighbour in (near, near + 1))
 
 
-def _can_use_embedding_bag(x: Tensor, offset: Tensor) -> bool:
+def _suits_rows(x: Tensor) -> bool:
+    """Whether the groups of a map's pixels are rows of a table, in memory that ``embedding_bag`` is fast in."""
     return (
         x.device.type == "cpu"
         and type(x) is Tensor  # a fake tensor, say, has no numbers to look at
-        and x.dtype == offset.dtype == torch.float32
+        and x.dtype == torch.float32
         and _is_channels_last(x)
         and x.shape[0] > 0
         and x.numel() < 2**31
-        and not (torch.is_grad_enabled() and (x.requires_grad or offset.requires_grad))
         and not torch.compiler.is_compiling()
-        and _has_finite_sum(offset)
     )
 
 
@@ -243,40 +200,52 @@ def _has_finite_sum(values: Tensor) -> bool:
     return math.isfinite(values.sum().item())
 
 
-def _sample_by_embedding_bag(x: Tensor, offset: Tensor, scale: int, init: str) -> Tensor:
+def _sample_by_embedding_bag(x: Tensor, place: Tensor, scale: int, init: str) -> Tensor:
     """Inference on channels_last maps on a CPU, as `yolo predict` runs: twice as fast as ``grid_sample`` there.
 
     In that memory format each group of a pixel is one row of a table, and bilinear sampling is a weighted sum of four
     rows, which ``embedding_bag`` does whole rows at a time.
+
+    Args:
+        x (Tensor[B, C, H, W]): A map that :func:`_suits_rows`.
+        place (Tensor[2, B, scale * H, scale * W, groups]): Horizontal and vertical offsets; is written over.
+        scale (int): Output size over input size.
+        init (str): Where an offset of zero samples.
     """
     batch, channels, height, width = x.shape
-    groups, (rows, columns) = offset.shape[1] // 2, offset.shape[2:]
-    # The groups are the innermost dimension, as in the table; folded into the columns, for loops long enough to pay.
-    place = offset.permute(0, 2, 3, 1).unflatten(-1, (2, groups)).movedim(-2, 0)
-    place = place.clone(memory_format=torch.contiguous_format).view(2, batch, rows, columns * groups)
-    start_x = start_positions(width, scale, init, offset).view(-1, 1).expand(-1, groups).reshape(-1)
-    start_y = start_positions(height, scale, init, offset).view(-1, 1)
+    rows, columns, groups = place.shape[2:]
     inside = 1 - torch.finfo(torch.float32).eps  # so that there is a next column and row to the last place
-    place[0].add_(start_x).clamp_(0, (width - 1) * inside)
-    place[1].add_(start_y).clamp_(0, (height - 1) * inside)
+    place[0].add_(start_positions(width, scale, init, place).view(-1, 1)).clamp_(0, (width - 1) * inside)
+    place[1].add_(start_positions(height, scale, init, place).view(-1, 1, 1)).clamp_(0, (height - 1) * inside)
+    place = place.view(2, batch, -1)
     column, row = place.to(torch.int32)
     right, below = place.frac_()
 
-    group = torch.arange(columns * groups, dtype=torch.int32) % groups
-    first = torch.add(column, row, alpha=width).mul_(groups).add_(group)
+    first = torch.add(column, row, alpha=width).mul_(groups)
+    first.view(-1, groups).add_(torch.arange(groups, dtype=torch.int32))
     if batch > 1:
         image = height * width * groups
-        first.add_(torch.arange(0, batch * image, image, dtype=torch.int32).view(-1, 1, 1))
+        first.add_(torch.arange(0, batch * image, image, dtype=torch.int32).view(-1, 1))
     to_right, to_below = groups * (width > 1), width * groups * (height > 1)
-    index = torch.stack((first, first + to_right, first + to_below, first + (to_right + to_below)), dim=-1)
-
-    both = right * below
-    only_right, only_below = right - both, below - both
-    weight = torch.stack((1 - below - only_right, only_right, only_below, both), dim=-1)
+    # Written in place, column by column: stack() takes longer than embedding_bag() here.
+    index = torch.empty((*first.shape, 4), dtype=torch.int32)
+    for step, column in zip((0, to_right, to_below, to_right + to_below), index.unbind(-1), strict=True):
+        torch.add(first, step, out=column)
+    weight = torch.empty((*first.shape, 4))
+    neither, only_right, only_below, both = weight.unbind(-1)
+    product = right * below
+    both.copy_(product)
+    torch.sub(right, product, out=only_right)
+    torch.sub(below, product, out=only_below)
+    torch.sub(1 - right, below - product, out=neither)
 
     table = x.permute(0, 2, 3, 1).reshape(-1, channels // groups)
     y = F.embedding_bag(index.view(-1, 4), table, per_sample_weights=weight.view(-1, 4), mode="sum")
     return y.view(batch, rows, columns, channels).permute(0, 3, 1, 2)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _is_channels_last(x: Tensor) -> bool:
@@ -437,16 +406,159 @@ class DySample(nn.Module):
         return F.pixel_shuffle(offset, self.scale) if self.style == "lp" else offset
 
     def forward(self, x: Tensor) -> Tensor:
-        # As dysample(), without what is known here: x and its offsets fit, and if x is not finite, nor are they.
+        if _is_traced():
+            return self._forward_in_trace(x)
+        if _suits_rows(x) and not self._learns(x) and self._has_plain_convolutions():
+            self._check_input(x)
+            place = self._predict_moves(x, last=True)
+            # If x is not finite, nor is what is predicted from it.
+            if place.dtype == x.dtype and _has_finite_sum(place):
+                height, width = x.shape[2:]
+                place = place.view(-1, height, width, 2, self.groups, self.scale, self.scale)
+                place = place.permute(3, 0, 1, 5, 2, 6, 4).reshape(
+                    2, -1, height * self.scale, width * self.scale, self.groups
+                )
+                return _sample_by_embedding_bag(x, place, self.scale, "nearest")  # they have their start within them
+        return _sample_folded_groups(x, *_grid_coordinates(x, self.predict_offset(x), self.scale, self.init))
+
+    def _forward_in_trace(self, x: Tensor) -> Tensor:
+        if self.traced_form.endswith("gather"):
+            return self._sample_by_gather(x)
+        if self._has_plain_convolutions():
+            return self._sample_by_grid(x)
+        return _sample_folded_groups(x, *_grid_coordinates(x, self.predict_offset(x), self.scale, self.init))
+
+    def _learns(self, x: Tensor) -> bool:
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *self.parameters()))
+
+    def _has_plain_convolutions(self) -> bool:
+        """Whether weights and biases are all there is to them: adapters and quantisers wrap a layer, or replace it."""
+        layers = (self.offset, self.scope) if self.dyscope else (self.offset,)
+        return all(type(layer) is nn.Conv2d and not _has_hooks(layer) for layer in layers)
+
+    def _sample_by_grid(self, x: Tensor) -> Tensor:
+        """Sample by ``grid_sample`` in a trace, with few and small ops around it.
+
+        Places are computed at the size of ``x``, and from its middle, so that its limits are symmetrical.
+        """
+        groups, scale = self.groups, self.scale
+        height, width = x.shape[-2:]
+        move = self._predict_moves(x, pairs=True)
+        is_y = torch.arange(2, dtype=move.dtype, device=x.device).view(1, 2, 1).expand(groups, -1, scale**2)
+        is_y = is_y.reshape(1, -1, 1, 1)
+        is_x = 1 - is_y
+        column = torch.arange(width, dtype=move.dtype, device=x.device)
+        row = torch.arange(height, dtype=move.dtype, device=x.device).unsqueeze(-1)
+        to_edge = 0.5 * is_x * width + 0.5 * is_y * height
+        to_centre = to_edge - 0.5
+        place = (column * is_x - to_centre) + move + row * is_y
+        # Runtimes have fast kernels for zero padding, not for border padding. The two give the same numbers once no
+        # place is beyond the centre of a border pixel. A little less: rounding could mix in the zeros of the padding.
+        limit = to_centre * (1 - 2 * torch.finfo(move.dtype).eps)
+        grid = F.pixel_shuffle(torch.max(torch.min(place, limit), -limit) / to_edge, scale)
+        images = x.to(grid.dtype)
+        if self.traced_form == "folded_grid_sample":
+            # Every group is an image of its own: torch's CPU kernel runs in parallel over images only.
+            grid = grid.reshape(-1, 2, height * scale, width * scale).permute(0, 2, 3, 1)
+            y = F.grid_sample(images.reshape(-1, self.in_channels // groups, height, width), grid, align_corners=False)
+            return y.reshape(-1, self.in_channels, height * scale, width * scale).to(x.dtype)
+        # In four dimensions and without touching the batch: ncnn takes ten times as long over folded groups.
+        parts = images.split(self.in_channels // groups, dim=1)
+        grids = grid.permute(0, 2, 3, 1).split(2, dim=-1)
+        sampled = [F.grid_sample(part, places, align_corners=False) for part, places in zip(parts, grids, strict=True)]
+        return torch.cat(sampled, dim=1).to(x.dtype)
+
+    def _sample_by_gather(self, x: Tensor) -> Tensor:
+        """Sample in a trace without ``grid_sample``, which some runtimes lack and others get wrong.
+
+        A row of the table is one group of one pixel; each place takes four rows. The pixel that a place lies in stays
+        an integer until it meets the whole part of what moves it, so that only numbers below 1 carry the fraction: a
+        runtime that computes in float16 or bfloat16 rounds no coordinate, however large the map.
+
+        X2Paddle 1.6 takes the table of an ``embedding`` for a weight, what ``floor`` is of for a Python number, and no
+        weights that are computed: for it there are ops that come to the same, which are more nodes in ONNX.
+        """
+        for_x2paddle = self.traced_form == "x2paddle_gather"
+        floor, rows_of = (_floor_by_comparing, _index_rows) if for_x2paddle else (torch.floor, _embed_rows)
+        groups, scale = self.groups, self.scale
+        batch, _, height, width = x.shape
+        if for_x2paddle or not self._has_plain_convolutions():
+            place = self._predict_places(x)
+        else:
+            place = F.pixel_shuffle(self._predict_moves(x), scale)
+        place = place.permute(0, 2, 3, 1).clamp(-_FARTHEST, _FARTHEST)
+        whole = floor(place)
+        along_x, along_y = (place - whole).unsqueeze(-1).split(groups, dim=-2)
+        right_by, down_by = whole.to(torch.int64).split(groups, dim=-1)
+        left, right = _neighbours(right_by, _own_pixel(width, scale, x).unsqueeze(-1))
+        above, below = _neighbours(down_by, _own_pixel(height, scale, x).view(-1, 1, 1))
+
+        # The images of the first group, then those of the next: a row's number is then a column's, plus so much.
+        table = torch.cat(x.to(place.dtype).split(self.in_channels // groups, dim=1))
+        table = table.permute(0, 2, 3, 1).reshape(-1, self.in_channels // groups)
+        image = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) + torch.arange(groups, device=x.device) * batch
+        first = image * (height * width)
+        above, below = above * width + first, below * width + first
+        upper = _between(rows_of(table, above + left), rows_of(table, above + right), along_x)
+        lower = _between(rows_of(table, below + left), rows_of(table, below + right), along_x)
+        return _between(upper, lower, along_y).flatten(-2).permute(0, 3, 1, 2).to(x.dtype)
+
+    def _predict_moves(self, x: Tensor, pairs: bool = False, last: bool = False) -> Tensor:
+        """Where each place lies, from the centre of the pixel of ``x`` that its output pixel is in.
+
+        At the size of ``x``, so that the range and the start of the offsets become part of the convolution's weights;
+        and never more than an offset away from 0, so that no runtime needs to round large coordinates.
+
+        Args:
+            x (Tensor[B, in_channels, H, W]): The map.
+            pairs (bool): x beside y in every group, or x of all groups first.
+            last (bool): The channels are the last dimension of the result.
+
+        Returns:
+            Tensor[B, 2 * groups * scale**2, H, W]: In pixels of ``x``, at least float32, ready for ``pixel_shuffle``.
+        """
+
+        def predict(weight: Tensor, bias: Tensor | None = None) -> Tensor:
+            y = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias) if last else F.conv2d(x, weight, bias)
+            return y.to(torch.promote_types(x.dtype, torch.float32))
+
+        side = start_positions(1, self.scale, self.init, self.offset.weight)
+        start = torch.stack((side.expand(self.scale, -1), side.unsqueeze(1).expand(-1, self.scale))).flatten(1)
+        start = start.unsqueeze(1).expand(-1, self.groups, -1).flatten()
+        weight, bias = self._before_shuffle(self.offset.weight), self._before_shuffle(self.get_parameter("offset.bias"))
+        scope = self._before_shuffle(self.scope.weight) if self.dyscope else None
+        if pairs:
+            order = torch.arange(2 * self.groups * self.scale**2, device=x.device)
+            order = order.view(2, self.groups, -1).transpose(0, 1).flatten()
+            weight, bias, start = weight[order], bias[order], start[order]
+            scope = None if scope is None else scope[order]
+        if scope is None:
+            return predict(weight * OFFSET_RANGE, bias * OFFSET_RANGE + start)
+        move = predict(weight, bias) * (predict(scope).sigmoid() * (2 * OFFSET_RANGE))
+        return move + start.to(move.dtype).view(-1, *(() if last else (1, 1)))
+
+    def _predict_places(self, x: Tensor) -> Tensor:
+        """What ``pixel_shuffle`` makes of :meth:`_predict_moves`, with the layer's convolutions as they are."""
         offset = self.predict_offset(x)
-        if not _is_traced():
-            if _can_use_embedding_bag(x, offset):
-                return _sample_by_embedding_bag(x, offset, self.scale, self.init)
-        elif self.traced_form.endswith("gather"):
-            return _sample_by_gather(x, offset, self.scale, self.init, self.traced_form == "x2paddle_gather")
-        elif self.traced_form == "grid_sample":
-            return _sample_each_group(x, *_grid_coordinates(x, offset, self.scale, self.init))
-        return _sample_folded_groups(x, *_grid_coordinates(x, offset, self.scale, self.init))
+        offset = offset.to(torch.promote_types(x.dtype, torch.float32))
+        height, width = x.shape[-2:]
+        side = start_positions(1, self.scale, self.init, offset)
+        across = side.expand(width, -1).reshape(1, 1, 1, -1)
+        down = side.expand(height, -1).reshape(1, 1, -1, 1)
+        dx, dy = offset.chunk(2, dim=1)
+        return torch.cat((dx + across, dy + down), dim=1)
+
+    def _before_shuffle(self, parameter: Tensor) -> Tensor:
+        """Weights or biases of a convolution that does before ``pixel_shuffle`` what the layer's does after it."""
+        if self.style == "lp":
+            return parameter
+        if parameter.dim() == 1:
+            return parameter.unsqueeze(1).expand(-1, self.scale**2).flatten()
+        # Output channel (o, place) reads input channel (i, place) alone: the same weight at each place within a pixel.
+        same_place = torch.eye(self.scale**2, dtype=parameter.dtype, device=parameter.device)
+        outputs, inputs = parameter.shape[:2]
+        spread = parameter.view(outputs, 1, inputs, 1) * same_place.unsqueeze(1)
+        return spread.reshape(outputs * self.scale**2, inputs * self.scale**2, 1, 1)
 
     def _check_input(self, x: Tensor) -> None:
         _check_map(x)
