@@ -22,7 +22,7 @@ from ultralytics.utils.callbacks.base import default_callbacks
 
 from scripts.formats import eager_output, errors, neck_dependent, table, with_rows_of
 from tests.conftest import ROOT, run
-from yolov10_dysample.dysample import TRACED_FORMS, VARIANTS, DySample
+from yolov10_dysample.dysample import STYLES, TRACED_FORMS, VARIANTS, DySample
 from yolov10_dysample.exporting import OPSETS, SAMPLING_SWITCH, on_export_start
 
 IMGSZ = 64
@@ -476,22 +476,39 @@ def test_sampling_by_gathers_gives_eager_torchs_outputs_without_grid_sample(mode
         assert max(found.values()) < FLOAT32, found
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
-def test_sampling_by_gathers_uses_exactly_the_ops_that_the_docs_list(tmp_path, dynamic):
+def layer_nodes(folder, form, dynamic, **settings):
+    """The operator of every node of a layer's ONNX graph, slimmed as Ultralytics' exports are."""
     runtime(*ONNX)
     import onnxslim
 
-    layer = DySample(32, dyscope=True).eval()
-    layer.traced_form = "gather"
-    file = str(tmp_path / "layer.onnx")
+    layer = DySample(32, **settings).eval()
+    layer.traced_form = form
+    file = str(folder / "layer.onnx")
     axes = {"images": {0: "batch", 2: "height", 3: "width"}} if dynamic else None
     example = torch.rand(1, 32, 4, 6)
     torch.onnx.export(layer, example, file, dynamo=False, opset_version=17, input_names=["images"], dynamic_axes=axes)
-    used = {node.op_type for node in onnxslim.slim(file).graph.node}
+    return [node.op_type for node in onnxslim.slim(file).graph.node]
 
+
+sizes = pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+
+
+@sizes
+def test_sampling_by_gathers_uses_exactly_the_ops_that_the_docs_list(tmp_path, dynamic):
+    used = set(layer_nodes(tmp_path, "gather", dynamic, dyscope=True))
     text = (ROOT / "docs/export.md").read_text().partition("sampled by gathers | ONNX ops |")[2]
     of_fixed, of_dynamic = (set(re.findall(r"\b[A-Z]\w+", row)) for row in text.splitlines()[2:4])
     assert used == (of_fixed | of_dynamic if dynamic else of_fixed)
+
+
+@sizes
+# Every node costs a runtime microseconds, which small images have few of.
+@pytest.mark.parametrize(
+    ("form", "most"), [("grid_sample", (15, 32)), ("gather", (49, 74))], ids=["grid_sample", "gather"]
+)
+@pytest.mark.parametrize("style", STYLES)
+def test_a_layer_is_no_more_nodes_than_it_was_measured_with(tmp_path, form, most, dynamic, style):
+    assert len(layer_nodes(tmp_path, form, dynamic, style=style)) <= most[dynamic]
 
 
 @pytest.mark.slow
