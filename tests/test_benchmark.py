@@ -26,19 +26,25 @@ from yolov10_dysample.commands.main import main
 from yolov10_dysample.dysample import DySample, dysample
 from yolov10_dysample.model_files import find_stock
 from yolov10_dysample.study import benchmark, operators, speed_plot, speed_report
-from yolov10_dysample.study.candidates import load, make_training_step
+from yolov10_dysample.study.candidates import load, make_training_step, make_twins
 from yolov10_dysample.study.model_cost import count_operations
-from yolov10_dysample.study.names import ADAPTED, OURS, PARTS, PUBLISHED, STOCK
-from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES
-from yolov10_dysample.study.peers import Carafe, make_upsamplers
+from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES, Carafe, make_upsamplers
 from yolov10_dysample.study.progress import Reporter
-from yolov10_dysample.study.runtimes import RUNTIMES, why_missing
-from yolov10_dysample.study.settings import OFFSET_SPREAD, Settings
+from yolov10_dysample.study.settings import (
+    ADAPTED,
+    OFFSET_SPREAD,
+    OURS,
+    PARTS,
+    PUBLISHED,
+    RUNTIMES,
+    STOCK,
+    Settings,
+    why_missing,
+)
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.tables import aligned
 from yolov10_dysample.study.tasks import TASKS
 from yolov10_dysample.study.timing import prepare_candidates, time_interleaved
-from yolov10_dysample.study.twins import make_twins
 
 PUBLISHED_FILE = str(ROOT / REFERENCE)
 #: Sides of the six maps of 256 channels that SegFormer-B1 upsamples for an image of 512 pixels: the paper's comparison.

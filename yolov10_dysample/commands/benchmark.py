@@ -14,9 +14,8 @@ from typing import Any
 
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, one_of, several, whole
 from yolov10_dysample.files import write_whole
-from yolov10_dysample.study.names import PARTS
 from yolov10_dysample.study.packages import require_packages
-from yolov10_dysample.study.runtimes import RUNTIMES
+from yolov10_dysample.study.settings import OFFSET_SPREAD, PARTS, RUNTIMES, Settings
 
 __all__ = ["COMMAND"]
 
@@ -43,7 +42,7 @@ def _record_file(text: str) -> Path:
 
 
 def _reference(text: str) -> str:
-    from yolov10_dysample.study.peers import load_published
+    from yolov10_dysample.study.operators import load_published
 
     load_published(str(Path(text).resolve()))
     return text
@@ -54,8 +53,8 @@ def _run(values: dict[str, Any]) -> int:
         require_packages(("matplotlib", "rich"), "benchmark")
     except ValueError as error:
         raise UsageError(str(error)) from None
+    from yolov10_dysample.study.candidates import make_twins
     from yolov10_dysample.study.progress import Reporter
-    from yolov10_dysample.study.twins import make_twins
 
     with tempfile.TemporaryDirectory(prefix="benchmark-twin-") as folder:
         try:
@@ -82,7 +81,6 @@ def _measured(values: dict[str, Any], twins: Any, report: Any) -> dict[str, Any]
     """The record, as it is written."""
     from yolov10_dysample.study.benchmark import measure
     from yolov10_dysample.study.records import environment_record
-    from yolov10_dysample.study.settings import OFFSET_SPREAD, Settings
     from yolov10_dysample.study.timing import SEED, WARMUP
 
     reference = values["reference"] or (REFERENCE if Path(REFERENCE).is_file() else None)

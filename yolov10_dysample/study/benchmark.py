@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from yolov10_dysample.study.candidates import predicting_candidates, training_candidates
-from yolov10_dysample.study.names import PUBLISHED, STOCK
-from yolov10_dysample.study.runtimes import why_missing
-from yolov10_dysample.study.settings import Settings
+from yolov10_dysample.study.settings import PUBLISHED, STOCK, Settings, why_missing
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import merged
 

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolov10_dysample.study.runtimes import RUNTIMES
-from yolov10_dysample.study.settings import Settings
+from yolov10_dysample.study.settings import RUNTIMES, Settings
 
 __all__ = ["OPENERS", "OPSET", "export", "open_onnx", "size_of"]
 

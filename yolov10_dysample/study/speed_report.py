@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from yolov10_dysample.study.names import ADAPTED, OURS, PUBLISHED, STOCK
+from yolov10_dysample.study.settings import ADAPTED, OURS, PUBLISHED, STOCK
 from yolov10_dysample.study.tables import Table, aligned, between, markdown
 
 __all__ = [

@@ -27,10 +27,8 @@ from yolov10_dysample.study.candidates import (
 )
 from yolov10_dysample.study.exports import OPENERS, Opened, export, size_of
 from yolov10_dysample.study.model_cost import count_operations, peak_memory
-from yolov10_dysample.study.names import STOCK
 from yolov10_dysample.study.operators import Tell, measure_onnx_operators, measure_operators
-from yolov10_dysample.study.runtimes import TORCH
-from yolov10_dysample.study.settings import Settings
+from yolov10_dysample.study.settings import STOCK, TORCH, Settings
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import WARMUP, merged, prepare_candidates, time_interleaved
 
