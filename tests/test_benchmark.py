@@ -12,20 +12,23 @@ import shlex
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.utils.torch_utils import attempt_compile
 
 from tests.conftest import ROOT, run
 from tests.documents import documented
+from tests.small_models import SMALL
 from yolov10_dysample import use_dysample
 from yolov10_dysample.commands.benchmark import COMMAND, REFERENCE
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.dysample import DySample, dysample
 from yolov10_dysample.model_files import find_stock
-from yolov10_dysample.study import benchmark, operators, speed_plot, speed_report
+from yolov10_dysample.study import benchmark, operators, speed_plot, speed_report, tasks
 from yolov10_dysample.study.candidates import load, make_training_step, make_twins
 from yolov10_dysample.study.model_cost import count_operations
 from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES, Carafe, make_upsamplers
@@ -290,7 +293,7 @@ def test_a_task_that_fails_says_why(task):
         (["threads=99999"], ["threads", "a whole number, 1 to", "'99999'"]),
         (["rounds=1"], ["rounds", "a whole number, at least 2", "'1'"]),
         (["sizes=10,x"], ["sizes", "a whole number", "'x'"]),
-        (["formats=onnx,tensorrt"], ["formats", "one of torch, torchscript", "'tensorrt'"]),
+        (["formats=onnx,tensorrt"], ["formats", "one of torch, compile, torchscript", "'tensorrt'"]),
         (["skip=export"], ["skip", "one of model, operator, train", "'export'"]),
         (["device=7777"], ["device", "cpu or the index", "'7777'"]),
         (["device=cuda"], ["device", "cpu or the index", "'cuda'"]),
@@ -394,6 +397,27 @@ def test_a_checkpoint_can_do_a_training_step_with_all_its_weights(models, tmp_pa
     asked = settings(stock=twins.stock, dysample=twins.dysample, trained=twins.trained, reference=PUBLISHED_FILE)
     for name in (STOCK, OURS, PUBLISHED):
         make_training_step(name, asked)()
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Settings for a small YOLOv10 beside its DySample twin."""
+    files = {}
+    for name, row in ((STOCK, 'nn.Upsample, [None, 2, "nearest"]'), (OURS, "DySample, [2]")):
+        files[name] = str(tmp_path / f"{name}.yaml")
+        Path(files[name]).write_text(SMALL.format(row=row, head="v10Detect, [1]"))
+    return settings(threads=THREADS, **files)
+
+
+def test_compiled_models_are_what_ultralytics_compiles(small, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model, **options: asked.append(options) or model)
+    found = tasks.measure_format(small._replace(reference=PUBLISHED_FILE), lambda *told: None, "compile")["compile"]
+    assert set(found["candidates"]) == {STOCK, OURS}
+    assert all(set(candidate["ratio"]) == SPREAD for candidate in found["candidates"].values())
+    attempt_compile(nn.Identity(), torch.device("cpu"), mode=True)
+    ours, theirs = asked[:2], asked[2]
+    assert ours == [theirs] * 2
 
 
 SPREAD = {"median", "q1", "q3"}
@@ -571,7 +595,9 @@ def test_the_committed_record_is_of_a_full_default_run_with_every_runtime():
         assert record["settings"][key] == defaults[key], key
     assert record["settings"]["model"] == "yolov10n"
     shown = {speed_report.PRINTED.get(name, name) for name in record["model"]["runtimes"]}
-    assert shown == {speed_report.PRINTED.get(name, name) for name in (*RUNTIMES, "openvino, f32")}
+    expected = {speed_report.PRINTED.get(name, name) for name in (*RUNTIMES, "openvino, f32")}
+    # The record of 0.1.0 was made before there was the row of compiled models.
+    assert shown == expected - ({"PyTorch, compiled"} if record["versions"]["yolov10-dysample"] == "0.1.0" else set())
     assert PUBLISHED in record["model"]["size"]
     operator = record["operator"]
     assert [tuple(entry["shape"]) for entry in operator["shapes"]] == list(SHAPES) * 2

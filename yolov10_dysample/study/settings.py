@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADAPTED",
+    "COMPILE",
     "OFFSET_SPREAD",
     "OURS",
     "PARTS",
@@ -32,7 +33,7 @@ ADAPTED = "published, made to accept channels_last"
 #: What is measured, and can be skipped.
 PARTS = ("model", "operator", "train")
 
-TORCH = "torch"
+TORCH, COMPILE = "torch", "compile"
 
 
 class Runtime(NamedTuple):
@@ -50,6 +51,7 @@ class Runtime(NamedTuple):
 _ONNX = {"onnx": "onnx", "onnxslim": "onnxslim"}
 RUNTIMES = {
     TORCH: Runtime({}, gpu=True),  # without an export, as `yolo predict` runs a .pt file
+    COMPILE: Runtime({}, gpu=True),  # the same as `yolo predict compile=True` runs it
     "torchscript": Runtime({}, gpu=True),
     "onnx": Runtime({**_ONNX, "onnxruntime": "onnxruntime"}, gpu=True),
     "openvino": Runtime({"openvino": "openvino"}),

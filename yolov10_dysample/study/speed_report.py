@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from yolov10_dysample.study.settings import ADAPTED, OURS, PUBLISHED, STOCK
+from yolov10_dysample.study.settings import ADAPTED, COMPILE, OURS, PUBLISHED, STOCK
 from yolov10_dysample.study.tables import Table, aligned, between, markdown
 
 __all__ = [
@@ -33,6 +33,7 @@ SUMMARISED = ("eager", "torch", "onnx", "openvino", "ncnn", "mnn")
 PRINTED = {
     "torch": "PyTorch, as `yolo predict`",
     "eager": "PyTorch, as `yolo predict`",  # what records called it until 0.1.0
+    COMPILE: "PyTorch, compiled",
     "torchscript": "TorchScript",
     "onnx": "ONNX Runtime",
     "openvino": "OpenVINO",

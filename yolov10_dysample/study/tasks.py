@@ -28,7 +28,7 @@ from yolov10_dysample.study.candidates import (
 from yolov10_dysample.study.exports import OPENERS, Opened, export, size_of
 from yolov10_dysample.study.model_cost import count_operations, peak_memory
 from yolov10_dysample.study.operators import Tell, measure_onnx_operators, measure_operators
-from yolov10_dysample.study.settings import STOCK, TORCH, Settings
+from yolov10_dysample.study.settings import COMPILE, OURS, STOCK, TORCH, Settings
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import WARMUP, merged, prepare_candidates, time_interleaved
 
@@ -37,8 +37,8 @@ __all__ = ["TASKS", "main"]
 
 def measure_format(settings: Settings, tell: Tell, name: str) -> dict[str, Any]:
     """The whole model in a runtime, by each name that the record has for it."""
-    if name == TORCH:
-        return {TORCH: time_torch(settings, tell)}
+    if name in (TORCH, COMPILE):
+        return {name: time_torch(settings, tell, name)}
     files: dict[str, Path | Exception] = {}
     candidates = exported_candidates(settings)
     for i, candidate in enumerate(candidates):
@@ -55,17 +55,23 @@ def measure_format(settings: Settings, tell: Tell, name: str) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def time_torch(settings: Settings, tell: Tell) -> dict[str, Any]:
-    """Without an export, as `yolo predict` runs a model."""
+def time_torch(settings: Settings, tell: Tell, name: str = TORCH) -> dict[str, Any]:
+    """Without an export, as `yolo predict` runs a model, with ``compile=True`` or without."""
     batch = make_images(settings).to(settings.torch_device, memory_format=torch.channels_last)
 
-    def prepare(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
-        model = predicting(name, settings)
+    def prepare(candidate: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+        model = predicting(candidate, settings)
+        if name == COMPILE:
+            model(batch)  # makes the head's anchors for this size, which no graph can hold
+            tell(f"{name}: compiling {candidate}", 1, 1)
+            model = torch.compile(model, mode="default", backend="inductor")  # what Ultralytics asks for
         return lambda: model(batch), {}
 
     candidates = (*exported_candidates(settings), *predicting_candidates(settings))
+    if name == COMPILE:  # which takes a minute each
+        candidates = (STOCK, OURS)
     runs, facts = prepare_candidates(dict.fromkeys(candidates), prepare)
-    stage = functools.partial(tell, f"{TORCH}, channels_last: timing")
+    stage = functools.partial(tell, f"{name}, channels_last: timing")
     figures = compared(time_interleaved(runs, settings.rounds, settings.torch_device, stage), "ms", STOCK)
     detail = f"torch, channels_last, {torch.get_num_threads()} threads"
     return {"detail": detail, "candidates": merged(facts, figures)}
