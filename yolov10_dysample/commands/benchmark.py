@@ -15,7 +15,7 @@ from typing import Any
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, one_of, several, whole
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.packages import require_packages
-from yolov10_dysample.study.settings import OFFSET_SPREAD, PARTS, RUNTIMES, Settings
+from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, PARTS, RUNTIMES, Settings
 
 __all__ = ["COMMAND"]
 
@@ -140,7 +140,14 @@ KEYS = (
         several(one_of(tuple(RUNTIMES))),
         list(RUNTIMES),
     ),
-    Key("rounds", "timed rounds, half as many for training; default 30", whole(2), 30),
+    Key(
+        "grow",
+        f"sizes at which {' and '.join(GROWING)} are measured as well; default 160,320,640,1280",
+        several(whole(32, multiple=32)),
+        [160, 320, 640, 1280],
+    ),
+    Key("grow_batch", "numbers of images at each of them; default 1,8", several(whole(1)), [1, 8]),
+    Key("rounds", "timed rounds, half as many for training, fewer where growth takes long; default 30", whole(2), 30),
     Key(
         "sizes",
         "heights and widths of the maps in the operators' sweep; default 10,20,40,80,160",
@@ -171,7 +178,7 @@ COMMAND = Command(
     keys=KEYS,
     examples=f"""
     {PROGRAM} benchmark model=yolov10n.yaml imgsz=640
-    {PROGRAM} benchmark model=best.pt formats=torch,onnx,openvino skip=operator,train
+    {PROGRAM} benchmark model=best.pt formats=torch,onnx,openvino skip=growth,operator,train
     {PROGRAM} benchmark model=mine.yaml formats=onnx rounds=10 out=mine-speed.json
     """,
     run=_run,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ADAPTED",
     "COMPILE",
+    "GROWING",
     "OFFSET_SPREAD",
     "OURS",
     "PARTS",
@@ -31,7 +32,7 @@ STOCK, OURS, PUBLISHED = "stock", "dysample", "published"
 #: The published code stops in channels_last; this is what it would cost if it did not.
 ADAPTED = "published, made to accept channels_last"
 #: What is measured, and can be skipped.
-PARTS = ("model", "operator", "train")
+PARTS = ("model", "growth", "operator", "train")
 
 TORCH, COMPILE = "torch", "compile"
 
@@ -58,6 +59,10 @@ RUNTIMES = {
     "ncnn": Runtime({"ncnn": "ncnn", "pnnx": "pnnx==20260526"}),  # the release that Ultralytics pins
     "mnn": Runtime({**_ONNX, "MNN": "MNN"}),
 }
+
+
+#: The runtimes that are measured by size and number of images, if they are asked for.
+GROWING = (TORCH, "onnx")
 
 
 def why_missing(name: str, device: str) -> str | None:
@@ -88,6 +93,7 @@ class Settings(NamedTuple):
         device (str): ``"cpu"``, or the index of a GPU.
         threads (int): Of every runtime.
         formats (list[str]): Names of :data:`RUNTIMES`.
+        grow, grow_batch (list[int]): Sizes and numbers of images at which :data:`GROWING` are measured as well.
         rounds (int): Timed rounds; half as many for training.
         sizes (list[int]): Heights and widths of the operators' sweep.
         skip (list[str]): Some of :data:`PARTS`.
@@ -104,6 +110,8 @@ class Settings(NamedTuple):
     device: str
     threads: int
     formats: list[str]
+    grow: list[int]
+    grow_batch: list[int]
     rounds: int
     sizes: list[int]
     skip: list[str]

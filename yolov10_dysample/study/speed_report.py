@@ -16,6 +16,7 @@ __all__ = [
     "END",
     "PRINTED",
     "costs_table",
+    "growth_table",
     "runtimes_table",
     "section",
     "summary",
@@ -36,6 +37,7 @@ PRINTED = {
     COMPILE: "PyTorch, compiled",
     "torchscript": "TorchScript",
     "onnx": "ONNX Runtime",
+    "onnx, dynamic": "ONNX Runtime, dynamic",
     "openvino": "OpenVINO",
     "openvino, f32": "OpenVINO, float32",
     "mnn": "MNN",
@@ -62,6 +64,8 @@ def terminal(record: dict[str, Any]) -> str:
             aligned(runtimes_table(record)),
             *_failures(record),
         ]
+    if record.get("growth"):
+        parts += ["One call of the model by size, stock → DySample in ms, and the ratio", aligned(growth_table(record))]
     if "model" in record or "train" in record:
         parts.append(aligned(costs_table(record)))
     operator = record.get("operator", {})
@@ -88,9 +92,12 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
     parts = [
         f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}: medians. All candidates run in "
         f"turn in one process; each round gives one ratio, shown as the median [quartiles] of {settings['rounds']} "
-        f"rounds. Offsets have a standard deviation of {settings['offset_spread']} pixels.",
+        f"rounds. The milliseconds are each model's own medians: where the machine's speed changed between rounds, "
+        f"their quotient is not that ratio, and the ratio is the one to read. Offsets have a standard deviation of "
+        f"{settings['offset_spread']} pixels.",
         markdown(runtimes_table(record)),
         f"![DySample and the published code beside stock in every runtime; upsamplers by size]({picture})",
+        *_growth_section(record),
         f"GMACs include the sampling, at 4 an output number; {attention}. Memory is that of a "
         f"whole process ({settings['memory_runs']} fresh ones each). The training step is forward, loss and backward, "
         f"{steps}.",
@@ -146,6 +153,21 @@ def runtimes_table(record: dict[str, Any]) -> Table:
         ours = _ratio_cell(found[OURS])
         table.append([label, _cell(found[STOCK], "ms"), _cell(found[OURS], "ms"), ours, _published_cell(found), files])
     return _without_empty_published(table)
+
+
+def growth_table(record: dict[str, Any]) -> Table:
+    """Milliseconds of stock and ours by size of the images, a row for each runtime and number of images."""
+    sizes = sorted({cell["imgsz"] for cells in record["growth"].values() for cell in cells if isinstance(cells, list)})
+    table = [["runtime", "batch", *(f"{size} px" for size in sizes)]]
+    for name, cells in record["growth"].items():
+        label = PRINTED.get(name, name)
+        if not isinstance(cells, list):
+            table.append([label, cells.get("missing") or cells["failed"], *("" for _ in sizes)])
+            continue
+        for batch in sorted({cell["batch"] for cell in cells}):
+            found = {cell["imgsz"]: cell["candidates"] for cell in cells if cell["batch"] == batch}
+            table.append([label, str(batch), *(_growth_cell(found.get(size)) for size in sizes)])
+    return table
 
 
 def costs_table(record: dict[str, Any]) -> Table:
@@ -213,6 +235,22 @@ def _ratio_cell(candidate: Candidate | None) -> str:
     if "failed" in candidate:
         return "fails"
     return _with_quartiles(candidate["ratio"]) if "ratio" in candidate else "no baseline"
+
+
+def _growth_cell(candidates: dict[str, Candidate] | None) -> str:
+    if candidates is None:
+        return "-"
+    return f"{_cell(candidates[STOCK], 'ms')} → {_cell(candidates[OURS], 'ms')}; {_ratio_cell(candidates[OURS])}"
+
+
+def _growth_section(record: dict[str, Any]) -> list[str]:
+    if not record.get("growth"):  # a record of 0.1.0 has none
+        return []
+    return [
+        "By size and number of images, stock → DySample in ms; DySample / stock. *Dynamic* is one file for all sizes. "
+        "Calls that take long have fewer rounds, at least 5.",
+        markdown(growth_table(record)),
+    ]
 
 
 def _published_cell(candidates: dict[str, Candidate]) -> str:

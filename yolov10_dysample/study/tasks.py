@@ -25,14 +25,17 @@ from yolov10_dysample.study.candidates import (
     predicting_candidates,
     training_candidates,
 )
-from yolov10_dysample.study.exports import OPENERS, Opened, export, size_of
+from yolov10_dysample.study.exports import OPENERS, Opened, export, open_onnx, size_of
 from yolov10_dysample.study.model_cost import count_operations, peak_memory
 from yolov10_dysample.study.operators import Tell, measure_onnx_operators, measure_operators
 from yolov10_dysample.study.settings import COMPILE, OURS, STOCK, TORCH, Settings
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import WARMUP, merged, prepare_candidates, time_interleaved
 
-__all__ = ["TASKS", "main"]
+__all__ = ["TASKS", "cells_of_growth", "main"]
+
+#: Up to how many pixels a call has all rounds in the measurement of growth, and how many rounds a larger one has.
+FULL_ROUNDS_PIXELS, LEAST_ROUNDS = 2 * 640**2, 5
 
 
 def measure_format(settings: Settings, tell: Tell, name: str) -> dict[str, Any]:
@@ -100,6 +103,54 @@ def time_exports(
     return {"detail": "; ".join(sorted(details)), "candidates": merged(facts, compared(times, "ms", STOCK))}
 
 
+def measure_growth(settings: Settings, tell: Tell, name: str) -> dict[str, list[dict[str, Any]]]:
+    """The whole model in a runtime at several sizes and numbers of images; in ONNX Runtime also one file for all sizes.
+
+    The published code is left out.
+    """
+    given = settings._replace(reference=None)
+    found = {name: [_measure_cell(cell, tell, name) for cell in cells_of_growth(given)]}
+    if name == "onnx":
+        found[f"{name}, dynamic"] = _measure_dynamic(given._replace(grow_batch=given.grow_batch[:1]), tell)
+    return found
+
+
+def cells_of_growth(settings: Settings) -> list[Settings]:
+    """A call of many pixels takes seconds: it gets fewer rounds."""
+    cells = []
+    for batch in settings.grow_batch:
+        for imgsz in settings.grow:
+            fewer = max(LEAST_ROUNDS, settings.rounds * FULL_ROUNDS_PIXELS // (batch * imgsz**2))
+            cells.append(settings._replace(imgsz=imgsz, batch=batch, rounds=min(settings.rounds, fewer)))
+    return cells
+
+
+def _measure_cell(cell: Settings, tell: Tell, name: str) -> dict[str, Any]:
+    stage = f"{cell.imgsz} px, batch {cell.batch}, "
+    measured = measure_format(cell, lambda what, done, total: tell(stage + what, done, total), name)
+    return _cell_record(cell, measured[name])
+
+
+def _measure_dynamic(settings: Settings, tell: Tell) -> list[dict[str, Any]]:
+    files: dict[str, Path | Exception] = {}
+    for candidate in (STOCK, OURS):
+        tell(f"onnx, dynamic: exporting {candidate}", 1, 1)
+        try:
+            folder = Path.cwd() / f"{candidate}-dynamic"
+            files[candidate] = export(load(candidate, settings), "onnx", folder, settings, dynamic=True)
+        except Exception as error:
+            files[candidate] = error
+    records = []
+    for cell in cells_of_growth(settings):
+        stage = functools.partial(tell, f"{cell.imgsz} px, onnx, dynamic: timing")
+        records.append(_cell_record(cell, time_exports(files, open_onnx, cell, stage)))
+    return records
+
+
+def _cell_record(cell: Settings, measured: dict[str, Any]) -> dict[str, Any]:
+    return {"imgsz": cell.imgsz, "batch": cell.batch, "rounds": cell.rounds, **measured}
+
+
 def measure_size(settings: Settings, tell: Tell) -> dict[str, Any]:
     """Parameters and multiply-adds an image of the model as it predicts."""
     batch = make_images(settings)[:1].to(settings.torch_device)
@@ -139,6 +190,7 @@ def measure_training(settings: Settings, tell: Tell) -> dict[str, Any]:
 #: What the parent may ask for, some of it with an argument: a format or a candidate.
 TASKS: dict[str, Callable[..., Any]] = {
     "format": measure_format,
+    "growth": measure_growth,
     "size": measure_size,
     "predicting memory": measure_predicting_memory,
     "training memory": measure_training_memory,
