@@ -399,6 +399,22 @@ def test_a_checkpoint_can_do_a_training_step_with_all_its_weights(models, tmp_pa
         make_training_step(name, asked)()
 
 
+def test_a_training_step_of_mixed_precision_computes_in_half_precision(small):
+    seen = []
+
+    def look(layer, inputs, output):
+        seen.append(getattr(output, "dtype", None))
+
+    hook = nn.modules.module.register_module_forward_hook(look)
+    try:
+        for amp in (False, True):
+            seen.clear()
+            make_training_step(OURS, small._replace(amp=amp))()
+            assert (torch.bfloat16 in seen) is amp
+    finally:
+        hook.remove()
+
+
 @pytest.fixture
 def small(tmp_path):
     """Settings for a small YOLOv10 beside its DySample twin."""

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, one_of, several, whole
+from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, one_of, several, whole
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.packages import require_packages
 from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, PARTS, RUNTIMES, Settings
@@ -157,6 +157,7 @@ KEYS = (
     Key("skip", f"parts to leave out, of {','.join(PARTS)}; default none", several(one_of(PARTS)), []),
     Key("train_batch", "images of a training step; default 4", whole(1), 4),
     Key("train_imgsz", "their size; default 320", whole(32, multiple=32), 320),
+    Key("amp", "train in mixed precision; default False", flag, False),
     Key("memory_runs", "processes for each peak of memory; default 3", whole(1), 3),
     Key(
         "reference",

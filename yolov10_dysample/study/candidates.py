@@ -191,7 +191,10 @@ def make_images(settings: Settings) -> Tensor:
 
 
 def make_training_step(name: str, settings: Settings) -> Callable[[], None]:
-    """Forward, Ultralytics' own loss, backward; channels_last on a GPU only, as the trainer has it."""
+    """Forward, Ultralytics' own loss, backward; channels_last on a GPU only, as the trainer has it.
+
+    With ``settings.amp`` as the trainer does it with ``amp=True``: a scaled loss under autocast.
+    """
     from ultralytics.cfg import get_cfg
 
     network = load(name, settings, training=True).model
@@ -210,9 +213,13 @@ def make_training_step(name: str, settings: Settings) -> Callable[[], None]:
     }
     batch = {key: value.to(settings.torch_device) for key, value in batch.items()}
 
+    device_type = settings.torch_device.type
+    scaler = torch.amp.GradScaler(device_type, enabled=settings.amp and cuda)  # bfloat16, a CPU's, needs none
+
     def step() -> None:
-        loss, _ = network.loss(batch)
-        loss.sum().backward()
+        with torch.autocast(device_type, enabled=settings.amp):
+            loss, _ = network.loss(batch)
+        scaler.scale(loss.sum()).backward()
         network.zero_grad(set_to_none=True)
 
     return step

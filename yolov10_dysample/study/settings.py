@@ -98,6 +98,7 @@ class Settings(NamedTuple):
         sizes (list[int]): Heights and widths of the operators' sweep.
         skip (list[str]): Some of :data:`PARTS`.
         train_batch, train_imgsz (int): Images of a training step, and their size.
+        amp (bool): Whether a training step is one of mixed precision.
         memory_runs (int): Fresh processes for each peak of memory.
         reference (str | None): The file of the published code; None leaves it out.
     """
@@ -117,6 +118,7 @@ class Settings(NamedTuple):
     skip: list[str]
     train_batch: int
     train_imgsz: int
+    amp: bool
     memory_runs: int
     reference: str | None
 

@@ -179,7 +179,8 @@ def costs_table(record: dict[str, Any]) -> Table:
             table.append(_size_row(label, model["size"], key, show))
         table.append(_cost_row("peak memory, predicting, MiB", model["memory"], "mib", "{:.0f}".format))
     if train:
-        table.append(_cost_row("training step, ms", train["step"], "ms", _milliseconds))
+        step = "training step, mixed precision, ms" if record["settings"].get("amp") else "training step, ms"
+        table.append(_cost_row(step, train["step"], "ms", _milliseconds))
         table.append(_cost_row("peak memory, training, MiB", train["memory"], "mib", "{:.0f}".format))
     return _without_empty_published(table)
 
