@@ -1,4 +1,4 @@
-"""Shows a record of a benchmark: tables for the terminal, and the generated section of a document.
+"""Shows a record of a benchmark, or of `make gpu`: tables for the terminal, and generated sections of documents.
 
 It measures nothing and adds nothing: every number it shows is in the record. It must cope with whatever was left out.
 """
@@ -16,16 +16,19 @@ __all__ = [
     "END",
     "PRINTED",
     "costs_table",
+    "gpu_section",
     "growth_table",
     "runtimes_table",
     "section",
     "summary",
     "terminal",
+    "with_gpu_section",
     "with_section",
     "with_summary",
 ]
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
+GPU_BEGIN, GPU_END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
 SUMMARY_BEGIN, SUMMARY_END = "<!-- speed-summary:begin -->", "<!-- speed-summary:end -->"
 #: The runtimes that a summary names.
 SUMMARISED = ("eager", "torch", "onnx", "openvino", "ncnn", "mnn")
@@ -50,6 +53,13 @@ PRINTED = {
     "dysample-s+": "DySample-S+",
     PUBLISHED: "published DySample",
     ADAPTED: "published DySample, made to run",
+}
+#: The steps of ``make gpu``, and what to say of one that ended well.
+GPU_STEPS = {
+    "tests": "{passed} tests of the operator passed",
+    "training": "an epoch on devices {devices} in {seconds} s",
+    "benchmark": "below",
+    "engines": "below; errors against eager float32",
 }
 Candidate = dict[str, Any]
 
@@ -136,6 +146,49 @@ def summary(record: dict[str, Any]) -> str:
 def with_summary(document: str, record: dict[str, Any]) -> str:
     """A document with the record's summary between its markers."""
     return between(document, SUMMARY_BEGIN, SUMMARY_END, f"\n{summary(record)}\n")
+
+
+def gpu_section(record: dict[str, Any] | None) -> str:
+    """A record of ``make gpu`` in Markdown, or that there is none."""
+    if record is None:
+        return (
+            "**None of this was run on a GPU by us: we have none.** On a machine with one, `make gpu` writes a table."
+        )
+    parts = [
+        f"`{record['command']}` ([record](../results/gpu.json)): {record['date'][:10]}, revision {record['revision']}, "
+        f"{record['gpus']} x {record['machine']['gpu']}, CUDA {record['cuda']}, torch {record['versions']['torch']}, "
+        f"ultralytics {record['versions']['ultralytics']}.",
+        markdown([["step", "result"], *([name, _step_cell(record[name], done)] for name, done in GPU_STEPS.items())]),
+    ]
+    measured = record["benchmark"]
+    if "failed" not in measured:
+        parts += [markdown(runtimes_table(measured)), markdown(growth_table(measured)), markdown(costs_table(measured))]
+    if "failed" not in record["engines"]:
+        parts.append(markdown(_engines_table(record["engines"])))
+    return "\n\n".join(parts)
+
+
+def with_gpu_section(document: str, record: dict[str, Any] | None) -> str:
+    """A document with a record of ``make gpu``, or that there is none, between its markers."""
+    return between(document, GPU_BEGIN, GPU_END, f"\n{gpu_section(record)}\n")
+
+
+def _step_cell(step: dict[str, Any], done: str) -> str:
+    return f"fails: {step['failed'].splitlines()[0]}" if "failed" in step else done.format(**step)
+
+
+def _engines_table(engines: dict[str, Any]) -> Table:
+    title = f"{engines['format']}, {engines['imgsz']} px"
+    table = [[title, "stock, ms", "DySample, ms", "DySample / stock", "stock, error", "DySample, error"]]
+    for precision, arms in engines["precisions"].items():
+        stock, ours = arms[STOCK], arms[OURS]
+        speed = [_cell(stock, "ms"), _cell(ours, "ms"), _ratio_cell(ours)]
+        table.append([precision, *speed, *(_error_cell(arm) for arm in (stock, ours))])
+    return table
+
+
+def _error_cell(candidate: Candidate) -> str:
+    return "fails" if "failed" in candidate else f"{max(candidate['errors'].values()):.1g}"
 
 
 def runtimes_table(record: dict[str, Any]) -> Table:
