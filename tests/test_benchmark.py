@@ -468,7 +468,7 @@ def test_growth_is_measured_at_every_size_and_number_of_images_and_reported(smal
 
 def test_a_call_of_many_pixels_is_timed_in_fewer_rounds():
     asked = settings(rounds=30, grow=[160, 640, 1280], grow_batch=[1, 8])
-    assert [cell.rounds for cell in tasks.cells_of_growth(asked)] == [30, 30, 15, 30, 7, 5]
+    assert [cell.rounds for cell in tasks.cells_of_growth(asked)] == [30, 30, 7, 30, 5, 5]
     assert {cell.rounds for cell in tasks.cells_of_growth(asked._replace(rounds=2))} == {2}
 
 

@@ -35,7 +35,7 @@ from yolov10_dysample.study.timing import WARMUP, merged, prepare_candidates, ti
 __all__ = ["TASKS", "cells_of_growth", "main"]
 
 #: Up to how many pixels a call has all rounds in the measurement of growth, and how many rounds a larger one has.
-FULL_ROUNDS_PIXELS, LEAST_ROUNDS = 2 * 640**2, 5
+FULL_ROUNDS_PIXELS, LEAST_ROUNDS = 640**2, 5
 
 
 def measure_format(settings: Settings, tell: Tell, name: str) -> dict[str, Any]:
