@@ -23,7 +23,7 @@ DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
 DEMO_DRAW := line_width=1 show_labels=False show_conf=False
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick compat lint bench compare trees clean
+.PHONY: help demo test quick compat lint bench gpu compare trees clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,9 +59,12 @@ quick: $(VENV)/installed ## Run the tests that neither train, nor start many pro
 compat: $(VENV)/installed ## Test the oldest, middle and newest versions, each installed apart (half an hour, several GB)
 	$(BIN)/python scripts/compat.py $(PYTHONS)
 
-bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.*, docs/speed.md, the README (10 minutes)
+bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.*, docs/speed.md, the README (14 minutes)
 	$(BIN)/yolov10-dysample benchmark reference=tests/reference/published_dysample.py out=results/speed.json
 	$(BIN)/python scripts/speed_report.py results/speed.json --docs
+
+gpu: $(VENV)/installed ## On a machine with NVIDIA GPUs: test, train, time and export; writes results/gpu.json, docs/speed.md
+	$(BIN)/python -m scripts.gpu
 
 $(COMPARE_DATA): $(VENV)/installed scripts/make_digits.py
 	$(BIN)/python scripts/make_digits.py --out $(dir $@) --imgsz 96 --train 640 --val 320 --min-size 8 --force

@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from yolov10_dysample.study.live import spread_offsets
+from yolov10_dysample.study.operators import spread_offsets
 
 MODELS = ("yolov10n", "yolov10n-dysample")
 IMGSZ = 64

@@ -1,5 +1,5 @@
 """Shows a record of `yolov10-dysample benchmark` again: draws the plot beside it, and writes docs/speed.md and the
-README's summary. It measures nothing.
+README's summary, and what is known of GPUs. It measures nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.speed_plot import draw
-from yolov10_dysample.study.speed_report import terminal, with_section, with_summary
+from yolov10_dysample.study.speed_report import terminal, with_gpu_section, with_section, with_summary
 
 
 def main() -> None:
@@ -22,6 +22,9 @@ def main() -> None:
     if options.docs:
         for document, write_into in ((Path("docs/speed.md"), with_section), (Path("README.md"), with_summary)):
             write_whole(document, write_into(document.read_text(encoding="utf-8"), record).encode())
+        document, gpu = Path("docs/speed.md"), Path("results/gpu.json")
+        found = json.loads(gpu.read_text()) if gpu.is_file() else None
+        write_whole(document, with_gpu_section(document.read_text(encoding="utf-8"), found).encode())
     png = draw(record)
     if png:
         write_whole(options.record.with_suffix(".png"), png)

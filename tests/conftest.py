@@ -34,6 +34,26 @@ def pytest_unconfigure() -> None:
     HOME.cleanup()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a GPU unless it is asked for by name: neither no ``-m`` nor ``-m "not slow"`` does that."""
+    if "gpu" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("gpu")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """What the operator runs on. A convolution there computes in float32, not in TensorFloat-32, as on the CPU."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.fail("-m gpu needs an NVIDIA GPU that torch can use, got none; leave -m gpu out to test the CPU alone")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    return torch.device(request.param)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _runs_stay_where_they_start() -> None:
     """Runs go where the child process is; within a git repository Ultralytics saves them at its top."""

@@ -16,7 +16,8 @@ STAND_INS = {
     r"(model\.train\(data=\"coco8\.yaml\")": r"\1, imgsz=64, workers=0, plots=False, deterministic=False",
     r"(yolo detect train .*)": r"\1 workers=0 plots=False deterministic=False",
     r"\bseeds=0-4": "seeds=0",
-    r"\bformats=(\S+)": r"formats=\1 rounds=2 memory_runs=1 train_imgsz=64 train_batch=1 threads=1 skip=operator",
+    r"\bformats=(\S+)": r"formats=\1 "
+    "rounds=2 memory_runs=1 train_imgsz=64 train_batch=1 threads=1 skip=growth,operator",
 }
 
 

@@ -12,33 +12,42 @@ import shlex
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.utils.torch_utils import attempt_compile
 
 from tests.conftest import ROOT, run
 from tests.documents import documented
+from tests.small_models import SMALL
 from yolov10_dysample import use_dysample
 from yolov10_dysample.commands.benchmark import COMMAND, REFERENCE
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.dysample import DySample, dysample
 from yolov10_dysample.model_files import find_stock
-from yolov10_dysample.study import benchmark, operators, speed_plot, speed_report
-from yolov10_dysample.study.candidates import load, make_training_step
+from yolov10_dysample.study import benchmark, operators, speed_plot, speed_report, tasks
+from yolov10_dysample.study.candidates import load, make_training_step, make_twins
 from yolov10_dysample.study.model_cost import count_operations
-from yolov10_dysample.study.names import ADAPTED, OURS, PARTS, PUBLISHED, STOCK
-from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES
-from yolov10_dysample.study.peers import Carafe, make_upsamplers
+from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES, Carafe, make_upsamplers
 from yolov10_dysample.study.progress import Reporter
-from yolov10_dysample.study.runtimes import RUNTIMES, why_missing
-from yolov10_dysample.study.settings import OFFSET_SPREAD, Settings
+from yolov10_dysample.study.settings import (
+    ADAPTED,
+    OFFSET_SPREAD,
+    OURS,
+    PARTS,
+    PUBLISHED,
+    RUNTIMES,
+    STOCK,
+    Settings,
+    why_missing,
+)
 from yolov10_dysample.study.statistics import compared
-from yolov10_dysample.study.tables import aligned
+from yolov10_dysample.study.tables import aligned, markdown
 from yolov10_dysample.study.tasks import TASKS
 from yolov10_dysample.study.timing import prepare_candidates, time_interleaved
-from yolov10_dysample.study.twins import make_twins
 
 PUBLISHED_FILE = str(ROOT / REFERENCE)
 #: Sides of the six maps of 256 channels that SegFormer-B1 upsamples for an image of 512 pixels: the paper's comparison.
@@ -235,7 +244,7 @@ def test_a_missing_runtime_is_named_in_the_record_the_progress_and_the_report(mo
         "run_task",
         lambda task, *others: {name: counts for name in (STOCK, OURS)} if task == "size" else 1.0,
     )
-    record = benchmark.measure(settings(formats=["mnn"], skip=["operator", "train"]), Reporter())
+    record = benchmark.measure(settings(formats=["mnn"], skip=["growth", "operator", "train"]), Reporter())
     assert record["model"]["runtimes"] == {"mnn": {"missing": "not installed: pip install onnx onnxslim MNN"}}
     assert "mnn: not installed: pip install onnx onnxslim MNN" in capsys.readouterr().err
     row = ["MNN", "not installed: pip install onnx onnxslim MNN", "", "", ""]
@@ -253,7 +262,7 @@ def test_a_runtime_that_crashes_on_the_published_code_is_measured_without_it(mon
 
     monkeypatch.setattr(benchmark, "run_task", run_task)
     monkeypatch.setattr(benchmark, "why_missing", lambda name, device: None)
-    asked = settings(formats=["ncnn"], skip=["operator", "train"], reference=PUBLISHED_FILE)
+    asked = settings(formats=["ncnn"], skip=["growth", "operator", "train"], reference=PUBLISHED_FILE)
     candidates = benchmark.measure(asked, Reporter())["model"]["runtimes"]["ncnn"]["candidates"]
     assert candidates[PUBLISHED] == {"failed": "the process ended with -11: it printed nothing"}
     assert "failed" not in candidates[OURS]
@@ -284,8 +293,8 @@ def test_a_task_that_fails_says_why(task):
         (["threads=99999"], ["threads", "a whole number, 1 to", "'99999'"]),
         (["rounds=1"], ["rounds", "a whole number, at least 2", "'1'"]),
         (["sizes=10,x"], ["sizes", "a whole number", "'x'"]),
-        (["formats=onnx,tensorrt"], ["formats", "one of torch, torchscript", "'tensorrt'"]),
-        (["skip=export"], ["skip", "one of model, operator, train", "'export'"]),
+        (["formats=onnx,tensorrt"], ["formats", "one of torch, compile, torchscript", "'tensorrt'"]),
+        (["skip=export"], ["skip", "one of model, growth, operator, train", "'export'"]),
         (["device=7777"], ["device", "cpu or the index", "'7777'"]),
         (["device=cuda"], ["device", "cpu or the index", "'cuda'"]),
         (["model=yolo99n"], ["model must be a stock model that upsamples", "'yolo99n'", "write yolov10n.yaml"]),
@@ -390,6 +399,86 @@ def test_a_checkpoint_can_do_a_training_step_with_all_its_weights(models, tmp_pa
         make_training_step(name, asked)()
 
 
+def test_a_training_step_of_mixed_precision_computes_in_half_precision(small):
+    seen = []
+
+    def look(layer, inputs, output):
+        seen.append(getattr(output, "dtype", None))
+
+    hook = nn.modules.module.register_module_forward_hook(look)
+    try:
+        for amp in (False, True):
+            seen.clear()
+            make_training_step(OURS, small._replace(amp=amp))()
+            assert (torch.bfloat16 in seen) is amp
+    finally:
+        hook.remove()
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Settings for a small YOLOv10 beside its DySample twin."""
+    files = {}
+    for name, row in ((STOCK, 'nn.Upsample, [None, 2, "nearest"]'), (OURS, "DySample, [2]")):
+        files[name] = str(tmp_path / f"{name}.yaml")
+        Path(files[name]).write_text(SMALL.format(row=row, head="v10Detect, [1]"))
+    return settings(threads=THREADS, **files)
+
+
+def test_compiled_models_are_what_ultralytics_compiles(small, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda model, **options: asked.append(options) or model)
+    found = tasks.measure_format(small._replace(reference=PUBLISHED_FILE), lambda *told: None, "compile")["compile"]
+    assert set(found["candidates"]) == {STOCK, OURS}
+    assert all(set(candidate["ratio"]) == SPREAD for candidate in found["candidates"].values())
+    attempt_compile(nn.Identity(), torch.device("cpu"), mode=True)
+    ours, theirs = asked[:2], asked[2]
+    assert ours == [theirs] * 2
+
+
+@pytest.mark.slow
+def test_growth_is_measured_at_every_size_and_number_of_images_and_reported(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = []
+
+    def run_task(task, settings, tell, name):
+        if name == "onnx":  # every export takes a second
+            settings = settings._replace(grow_batch=[1])
+        return TASKS[task](settings, tell, name)
+
+    monkeypatch.setattr(benchmark, "run_task", run_task)
+    asked = small._replace(grow=[32, 64], grow_batch=[1, 2], skip=["model", "operator", "train"])
+    growth = benchmark.measure(asked, lambda *progress: told.append(progress[0]))["growth"]
+    cells = {name: [(cell["imgsz"], cell["batch"]) for cell in cells] for name, cells in growth.items()}
+    every = [(32, 1), (64, 1), (32, 2), (64, 2)]
+    assert cells == {"torch": every, "onnx": every[:2], "onnx, dynamic": every[:2]}
+    for cell in (cell for cells in growth.values() for cell in cells):
+        assert [set(cell["candidates"][name]["ratio"]) for name in (STOCK, OURS)] == [SPREAD, SPREAD]
+    assert {"64 px, batch 1, onnx: timing", "64 px, onnx, dynamic: timing"} <= set(told)
+
+    record = json.loads((ROOT / "results/speed.json").read_text()) | {"growth": growth}
+    header, *rows = speed_report.growth_table(record)
+    assert header == ["runtime", "batch", "32 px", "64 px"]
+    assert [row[1] for row in rows] == ["1", "2", "1", "1"]
+    ratio = growth["onnx, dynamic"][1]["candidates"][OURS]["ratio"]["median"]
+    assert f"; {ratio:.2f} [" in rows[-1][-1]
+    assert aligned([header, *rows]) in speed_report.terminal(record)
+    assert markdown([header, *rows]) in speed_report.section(record)
+
+
+def test_a_call_of_many_pixels_is_timed_in_fewer_rounds():
+    asked = settings(rounds=30, grow=[160, 640, 1280], grow_batch=[1, 8])
+    assert [cell.rounds for cell in tasks.cells_of_growth(asked)] == [30, 30, 7, 30, 5, 5]
+    assert {cell.rounds for cell in tasks.cells_of_growth(asked._replace(rounds=2))} == {2}
+
+
+@pytest.mark.parametrize("reason", [{"missing": "not installed: pip install onnx"}, {"failed": "out of memory"}])
+def test_growth_that_was_not_measured_is_named(reason):
+    record = json.loads((ROOT / "results/speed.json").read_text()) | {"growth": {"onnx": reason}}
+    assert speed_report.growth_table(record)[1:] == [["ONNX Runtime", *reason.values()]]
+    assert next(iter(reason.values())) in speed_report.terminal(record)
+
+
 SPREAD = {"median", "q1", "q3"}
 THREADS = 1  # not the default, and two workers of the tests share a machine
 TINY = ("imgsz=64", "rounds=2", "sizes=10", f"threads={THREADS}", "train_imgsz=64", "train_batch=1", "memory_runs=1")
@@ -408,7 +497,7 @@ def tiny(tmp_path_factory, models):
             patch.chdir(here)
             return TASKS[task](settings, report, *arguments)
 
-    more = ("formats=torch,torchscript,onnx", "skip=operator", f"reference={PUBLISHED_FILE}", "out=speed.json")
+    more = ("formats=torch,torchscript,onnx", "skip=growth,operator", f"reference={PUBLISHED_FILE}", "out=speed.json")
     printed = io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -486,7 +575,7 @@ def small_shapes(monkeypatch):
 def test_operators_are_measured_beside_the_published_code_in_torch_and_onnxruntime(small_shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     told = []
-    asked = settings(sizes=[10], reference=PUBLISHED_FILE, skip=["model", "train"])
+    asked = settings(sizes=[10], reference=PUBLISHED_FILE, skip=["model", "growth", "train"])
     found = benchmark.measure(asked, lambda *progress: told.append(progress[0]))["operator"]
     assert set(found["ours_over_published"]) == {"channels_last", "contiguous"}
     assert [entry["memory_format"] for entry in found["shapes"]] == ["channels_last", "contiguous"]
@@ -513,7 +602,7 @@ def test_operators_are_measured_without_the_published_code_too(small_shapes):
 @pytest.mark.parametrize("part", PARTS)
 def test_a_record_without_a_skipped_part_is_reported_too(part):
     record = json.loads((ROOT / "results/speed.json").read_text())
-    del record[part]
+    record.pop(part, None)  # a record of 0.1.0 has no growth
     assert speed_report.terminal(record)
     assert speed_plot.draw(record).startswith(b"\x89PNG")
 
@@ -565,7 +654,9 @@ def test_the_committed_record_is_of_a_full_default_run_with_every_runtime():
         assert record["settings"][key] == defaults[key], key
     assert record["settings"]["model"] == "yolov10n"
     shown = {speed_report.PRINTED.get(name, name) for name in record["model"]["runtimes"]}
-    assert shown == {speed_report.PRINTED.get(name, name) for name in (*RUNTIMES, "openvino, f32")}
+    expected = {speed_report.PRINTED.get(name, name) for name in (*RUNTIMES, "openvino, f32")}
+    # The record of 0.1.0 was made before there was the row of compiled models.
+    assert shown == expected - ({"PyTorch, compiled"} if record["versions"]["yolov10-dysample"] == "0.1.0" else set())
     assert PUBLISHED in record["model"]["size"]
     operator = record["operator"]
     assert [tuple(entry["shape"]) for entry in operator["shapes"]] == list(SHAPES) * 2

@@ -16,9 +16,12 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from ultralytics import YOLO
 
 from tests.conftest import ROOT, run
+from tests.small_models import SMALL
 from yolov10_dysample.dysample import INITS, VARIANTS, DySample, dysample
+from yolov10_dysample.study.operators import spread_all_offsets
 
 CHANNELS = 32
 #: B, H, W: none is like another, none is one, and batch and sides change on their own.
@@ -304,6 +307,39 @@ def test_torch_export_gives_one_program_for_all_sizes(variant, init):
     for shape in (*SIZES, (1, 1, 1), (1, 40, 40)):
         x = maps(shape[0], CHANNELS, *shape[1:])
         torch.testing.assert_close(program.module()(x), module(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def whole_model(tmp_path):
+    """A small YOLOv10 with a DySample row as it predicts, images, and its output for them."""
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL.format(row="DySample, [2]", head="v10Detect, [1]"))
+    model = YOLO(file, verbose=False).model.eval()
+    images = torch.rand(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    images = images.to(memory_format=torch.channels_last)
+    spread_all_offsets(model, images, 0.5)
+    with torch.no_grad():
+        return model, images, model(images)[0]  # and the head has its anchors, whose making no graph can hold
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_whole_model_compiles_without_a_graph_break(whole_model):
+    torch._dynamo.reset()
+    model, images, expected = whole_model
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    torch.testing.assert_close(compiled(images)[0], expected, rtol=1e-4, atol=1e-3)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "non-strict"])
+@torch.no_grad()
+def test_a_whole_model_is_exported_by_torch(strict, whole_model):
+    model, images, expected = whole_model
+    program = torch.export.export(model, (images,), strict=strict)
+    torch.testing.assert_close(program.module()(images)[0], expected, rtol=1e-4, atol=1e-3)
 
 
 @variants

@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, one_of, several, whole
+from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, one_of, several, whole
 from yolov10_dysample.files import write_whole
-from yolov10_dysample.study.names import PARTS
 from yolov10_dysample.study.packages import require_packages
-from yolov10_dysample.study.runtimes import RUNTIMES
+from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, PARTS, RUNTIMES, Settings
 
 __all__ = ["COMMAND"]
 
@@ -43,7 +42,7 @@ def _record_file(text: str) -> Path:
 
 
 def _reference(text: str) -> str:
-    from yolov10_dysample.study.peers import load_published
+    from yolov10_dysample.study.operators import load_published
 
     load_published(str(Path(text).resolve()))
     return text
@@ -54,8 +53,8 @@ def _run(values: dict[str, Any]) -> int:
         require_packages(("matplotlib", "rich"), "benchmark")
     except ValueError as error:
         raise UsageError(str(error)) from None
+    from yolov10_dysample.study.candidates import make_twins
     from yolov10_dysample.study.progress import Reporter
-    from yolov10_dysample.study.twins import make_twins
 
     with tempfile.TemporaryDirectory(prefix="benchmark-twin-") as folder:
         try:
@@ -82,7 +81,6 @@ def _measured(values: dict[str, Any], twins: Any, report: Any) -> dict[str, Any]
     """The record, as it is written."""
     from yolov10_dysample.study.benchmark import measure
     from yolov10_dysample.study.records import environment_record
-    from yolov10_dysample.study.settings import OFFSET_SPREAD, Settings
     from yolov10_dysample.study.timing import SEED, WARMUP
 
     reference = values["reference"] or (REFERENCE if Path(REFERENCE).is_file() else None)
@@ -142,7 +140,14 @@ KEYS = (
         several(one_of(tuple(RUNTIMES))),
         list(RUNTIMES),
     ),
-    Key("rounds", "timed rounds, half as many for training; default 30", whole(2), 30),
+    Key(
+        "grow",
+        f"sizes at which {' and '.join(GROWING)} are measured as well; default 160,320,640,1280",
+        several(whole(32, multiple=32)),
+        [160, 320, 640, 1280],
+    ),
+    Key("grow_batch", "numbers of images at each of them; default 1,8", several(whole(1)), [1, 8]),
+    Key("rounds", "timed rounds, half as many for training, fewer where growth takes long; default 30", whole(2), 30),
     Key(
         "sizes",
         "heights and widths of the maps in the operators' sweep; default 10,20,40,80,160",
@@ -152,6 +157,7 @@ KEYS = (
     Key("skip", f"parts to leave out, of {','.join(PARTS)}; default none", several(one_of(PARTS)), []),
     Key("train_batch", "images of a training step; default 4", whole(1), 4),
     Key("train_imgsz", "their size; default 320", whole(32, multiple=32), 320),
+    Key("amp", "train in mixed precision; default False", flag, False),
     Key("memory_runs", "processes for each peak of memory; default 3", whole(1), 3),
     Key(
         "reference",
@@ -168,12 +174,12 @@ COMMAND = Command(
     Time a model beside its DySample twin in the runtimes that are installed, and the operator beside its peers: speed,
     memory, size and a training step. All candidates are run in turn in one process, and each round gives one ratio. If
     the model is stock, its twin has DySample with offsets of half a pixel; if it is a checkpoint with DySample, its
-    twin has nearest upsampling. About ten minutes on two cores; skip and rounds make it shorter.
+    twin has nearest upsampling. About 14 minutes on two cores; formats, skip and rounds make it shorter.
     """,
     keys=KEYS,
     examples=f"""
     {PROGRAM} benchmark model=yolov10n.yaml imgsz=640
-    {PROGRAM} benchmark model=best.pt formats=torch,onnx,openvino skip=operator,train
+    {PROGRAM} benchmark model=best.pt formats=torch,onnx,openvino skip=growth,operator,train
     {PROGRAM} benchmark model=mine.yaml formats=onnx rounds=10 out=mine-speed.json
     """,
     run=_run,

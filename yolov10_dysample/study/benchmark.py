@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from yolov10_dysample.study.candidates import predicting_candidates, training_candidates
-from yolov10_dysample.study.names import PUBLISHED, STOCK
-from yolov10_dysample.study.runtimes import why_missing
-from yolov10_dysample.study.settings import Settings
+from yolov10_dysample.study.settings import GROWING, PUBLISHED, STOCK, Settings, why_missing
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import merged
 
@@ -39,6 +37,12 @@ def measure(settings: Settings, report: Report) -> dict[str, Any]:
             "runtimes": _runtimes(settings, report),
             "memory": _memory("predicting memory", predicting_candidates(settings), settings, report),
         }
+    if "growth" not in settings.skip:
+        record["growth"] = {}
+        for name in [name for name in GROWING if name in settings.formats]:
+            reason = why_missing(name, settings.device)
+            result = {"missing": reason} if reason else run_task("growth", settings, report, name)
+            record["growth"].update(result if name in result else {name: result})
     if "train" not in settings.skip:
         record["train"] = {
             "step": run_task("training", settings, report),

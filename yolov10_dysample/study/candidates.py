@@ -1,34 +1,152 @@
-"""The models that are measured, ready to predict or to train: stock, ours, and ours with the published code in it.
+"""The models that are measured: the user's own, its twin with the other upsampling, and that with the published code.
 
-All have the same weights, but for DySample's own, and all are made in the same steps, for the sake of peak memory.
+All have the same weights, but for DySample's own, and all are made in the same steps, for the sake of peak memory. The
+user's files must never be changed, nor written beside: a twin that has to be made goes to a folder the caller names.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+import yaml
+from torch import Tensor, nn
 
-from yolov10_dysample.study.live import spread_all_offsets
-from yolov10_dysample.study.names import ADAPTED, OURS, PUBLISHED, STOCK
-from yolov10_dysample.study.peers import published_copy
-from yolov10_dysample.study.settings import OFFSET_SPREAD, Settings
+from yolov10_dysample.convert import convert_rows
+from yolov10_dysample.dysample import DySample
+from yolov10_dysample.model_files import SUFFIX, find_stock
+from yolov10_dysample.study.operators import published_copy, spread_all_offsets
+from yolov10_dysample.study.settings import ADAPTED, OFFSET_SPREAD, OURS, PUBLISHED, STOCK, Settings
 from yolov10_dysample.study.timing import SEED
-from yolov10_dysample.study.twins import replace_dysample
+from yolov10_dysample.swap import use_dysample
 
 __all__ = [
+    "Twins",
     "exported_candidates",
     "load",
     "make_images",
     "make_training_step",
+    "make_twins",
     "predicting",
     "predicting_candidates",
+    "replace_dysample",
     "training_candidates",
 ]
 
 BOXES_AN_IMAGE = 8
+
+
+class Twins(NamedTuple):
+    """A model beside its twin.
+
+    Attributes:
+        name (str): What to call the stock model.
+        stock, dysample (str): A name or an absolute path that ``YOLO()`` takes.
+        trained (bool): Whether DySample's weights are those of a training.
+        head (str): The class of the last layer.
+    """
+
+    name: str
+    stock: str
+    dysample: str
+    trained: bool
+    head: str
+
+
+def make_twins(model: str, folder: Path) -> Twins:
+    """The two models that a user's model stands for.
+
+    Args:
+        model (str): The name of a stock model that upsamples, with or without its endings; a model YAML with
+            ``nn.Upsample`` rows; or a checkpoint, whose upsampling is swapped for DySample, or DySample for nearest.
+        folder (Path): Where a twin that does not exist is written.
+
+    Raises:
+        ValueError: If it is none of these; the message begins with "must".
+    """
+    file = Path(model)
+    if file.suffix == ".pt":
+        return _of_checkpoint(file, folder)
+    if file.suffix in (".yaml", ".yml") and file.is_file():
+        return _of_yaml(file, folder)
+    name = model.removesuffix(".yaml").removesuffix(SUFFIX)
+    stock = f"{name}.yaml"
+    if find_stock(stock) is None:
+        raise ValueError(
+            f"must be a stock model that upsamples, a model YAML or a .pt file, got {model!r}, which is neither a file "
+            f"nor a stock name; write yolov10n.yaml or yolo11s.yaml, say"
+        )
+    return Twins(name, stock, f"{name}{SUFFIX}.yaml", False, _head(_opened(f"{name}{SUFFIX}.yaml", model)))
+
+
+def _of_yaml(file: Path, folder: Path) -> Twins:
+    try:
+        converted, _ = convert_rows(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValueError) as error:  # among them what is not UTF-8
+        raise ValueError(f"must be a model YAML that upsamples, got {file}: {_one_line(error)}") from None
+    twin = folder / f"{file.stem}{SUFFIX}.yaml"  # Ultralytics takes the model's size from the beginning of its name
+    twin.write_text(yaml.safe_dump(converted, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return Twins(file.stem, str(file.resolve()), str(twin.resolve()), False, _head(_opened(str(twin), str(file))))
+
+
+def _of_checkpoint(file: Path, folder: Path) -> Twins:
+    if not file.is_file():  # which Ultralytics would look for elsewhere, and download
+        raise ValueError(f"must be a file that is there, got {str(file)!r}; write the path of your .pt file")
+    yolo = _opened(str(file), str(file))
+    network = yolo.model
+    own = str(file.resolve())
+    if any(isinstance(layer, DySample) for layer in network.modules()):
+        replace_dysample(network, lambda layer: nn.Upsample(scale_factor=layer.scale, mode="nearest"))
+        return Twins(file.stem, _saved(yolo, folder / f"{file.stem}-stock.pt"), own, True, _head(yolo))
+    try:
+        use_dysample(yolo, init="bilinear")
+    except ValueError as error:
+        raise ValueError(f"must be a model that upsamples, got {file}: {_one_line(error)}") from None
+    return Twins(file.stem, own, _saved(yolo, folder / f"{file.stem}{SUFFIX}.pt"), False, _head(yolo))
+
+
+def replace_dysample(network: Any, make: Callable[[DySample], nn.Module]) -> None:
+    """Replace the DySample layers of a network, in place, keeping what Ultralytics needs to know of each.
+
+    Args:
+        network: The module that has its layers as ``model``.
+        make (Callable[[DySample], nn.Module]): Makes the new layer from the old.
+    """
+    for i, layer in enumerate(network.model):
+        if isinstance(layer, DySample):
+            new = make(layer).train(layer.training)
+            for key in ("i", "f", "type", "np"):  # Ultralytics 8.3.0 has the last one on the class
+                if key in layer.__dict__:
+                    new.__dict__[key] = layer.__dict__[key]
+            network.model[i] = new
+
+
+def _opened(path: str, asked: str) -> Any:
+    from ultralytics import YOLO
+
+    try:
+        yolo = YOLO(path, verbose=False)
+        _head(yolo)
+    except Exception as error:  # whatever Ultralytics and unpickling raise for a file that is no model
+        raise ValueError(f"must be a model that Ultralytics can build, got {asked}: {_one_line(error)}") from None
+    return yolo
+
+
+def _head(yolo: Any) -> str:
+    return type(yolo.model.model[-1]).__name__
+
+
+def _saved(yolo: Any, file: Path) -> str:
+    # Not yolo.save(), which rounds the weights to half precision: both models are to have the same ones.
+    torch.save({"model": copy.deepcopy(yolo.model), "train_args": (yolo.ckpt or {}).get("train_args", {})}, file)
+    return str(file.resolve())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def predicting_candidates(settings: Settings) -> tuple[str, ...]:
@@ -73,7 +191,10 @@ def make_images(settings: Settings) -> Tensor:
 
 
 def make_training_step(name: str, settings: Settings) -> Callable[[], None]:
-    """Forward, Ultralytics' own loss, backward; channels_last on a GPU only, as the trainer has it."""
+    """Forward, Ultralytics' own loss, backward; channels_last on a GPU only, as the trainer has it.
+
+    With ``settings.amp`` as the trainer does it with ``amp=True``: a scaled loss under autocast.
+    """
     from ultralytics.cfg import get_cfg
 
     network = load(name, settings, training=True).model
@@ -92,9 +213,13 @@ def make_training_step(name: str, settings: Settings) -> Callable[[], None]:
     }
     batch = {key: value.to(settings.torch_device) for key, value in batch.items()}
 
+    device_type = settings.torch_device.type
+    scaler = torch.amp.GradScaler(device_type, enabled=settings.amp and cuda)  # bfloat16, a CPU's, needs none
+
     def step() -> None:
-        loss, _ = network.loss(batch)
-        loss.sum().backward()
+        with torch.autocast(device_type, enabled=settings.amp):
+            loss, _ = network.loss(batch)
+        scaler.scale(loss.sum()).backward()
         network.zero_grad(set_to_none=True)
 
     return step

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolov10_dysample.study.runtimes import RUNTIMES
-from yolov10_dysample.study.settings import Settings
+from yolov10_dysample.study.settings import RUNTIMES, Settings
 
 __all__ = ["OPENERS", "OPSET", "export", "open_onnx", "size_of"]
 
@@ -25,12 +24,21 @@ OPSET = 17
 Opened = tuple[Callable[[], Any], str]
 
 
-def export(yolo: Any, name: str, folder: Path, settings: Settings) -> Path:
-    """Export a model to one of the runtimes; returns the file or the folder that has it, below ``folder``."""
+def export(yolo: Any, name: str, folder: Path, settings: Settings, **options: Any) -> Path:
+    """Export a model to one of the runtimes; returns the file or the folder that has it, below ``folder``.
+
+    Args:
+        yolo (YOLO): The model.
+        name (str): One of :data:`~yolov10_dysample.study.settings.RUNTIMES`.
+        folder (Path): Made if it is not there.
+        settings (Settings): Size, number of images and device.
+        **options: More for ``YOLO.export``, such as ``dynamic=True``.
+    """
     folder.mkdir(exist_ok=True)
     if hasattr(yolo.model, "pt_path"):  # what a checkpoint is exported to would be written beside it
         yolo.model.pt_path = str(folder / Path(yolo.model.pt_path).name)
-    options = {"opset": OPSET} if name == "onnx" else {}
+    if name == "onnx":
+        options["opset"] = OPSET
     device = settings.device if RUNTIMES[name].gpu else "cpu"
     home = Path.cwd()
     os.chdir(folder)  # Ultralytics exports what has no file of its own to the current folder

@@ -1,12 +1,83 @@
-"""What a benchmark is asked to measure, in a form that its processes can hand on. It must never hold a default."""
+"""What a benchmark is asked to measure: settings that its processes hand on, and the names of all that it can be asked.
+
+It knows the standard library only, must never import a runtime to find out whether it is there, nor hold a default.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import importlib.util
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-__all__ = ["OFFSET_SPREAD", "Settings"]
+__all__ = [
+    "ADAPTED",
+    "COMPILE",
+    "GROWING",
+    "OFFSET_SPREAD",
+    "OURS",
+    "PARTS",
+    "PUBLISHED",
+    "RUNTIMES",
+    "STOCK",
+    "TORCH",
+    "Runtime",
+    "Settings",
+    "why_missing",
+]
+
+#: What records call the candidates.
+STOCK, OURS, PUBLISHED = "stock", "dysample", "published"
+#: The published code stops in channels_last; this is what it would cost if it did not.
+ADAPTED = "published, made to accept channels_last"
+#: What is measured, and can be skipped.
+PARTS = ("model", "growth", "operator", "train")
+
+TORCH, COMPILE = "torch", "compile"
+
+
+class Runtime(NamedTuple):
+    """What a runtime needs to export and to run a model.
+
+    Attributes:
+        modules (dict[str, str]): What is imported, and what pip installs for it.
+        gpu (bool): Whether it is measured on a GPU too.
+    """
+
+    modules: dict[str, str]
+    gpu: bool = False
+
+
+_ONNX = {"onnx": "onnx", "onnxslim": "onnxslim"}
+RUNTIMES = {
+    TORCH: Runtime({}, gpu=True),  # without an export, as `yolo predict` runs a .pt file
+    COMPILE: Runtime({}, gpu=True),  # the same as `yolo predict compile=True` runs it
+    "torchscript": Runtime({}, gpu=True),
+    "onnx": Runtime({**_ONNX, "onnxruntime": "onnxruntime"}, gpu=True),
+    "openvino": Runtime({"openvino": "openvino"}),
+    "ncnn": Runtime({"ncnn": "ncnn", "pnnx": "pnnx==20260526"}),  # the release that Ultralytics pins
+    "mnn": Runtime({**_ONNX, "MNN": "MNN"}),
+}
+
+
+#: The runtimes that are measured by size and number of images, if they are asked for.
+GROWING = (TORCH, "onnx")
+
+
+def why_missing(name: str, device: str) -> str | None:
+    """Why a runtime cannot be measured here, or None.
+
+    Example:
+        >>> why_missing("torch", device="cpu")
+    """
+    absent = [pip for module, pip in RUNTIMES[name].modules.items() if importlib.util.find_spec(module) is None]
+    if absent:
+        return f"not installed: pip install {' '.join(absent)}"
+    if device != "cpu" and not RUNTIMES[name].gpu:
+        return "runs on the CPU only: use device=cpu"
+    return None
+
 
 #: Standard deviation of the offsets of fresh layers, in pixels of their input.
 OFFSET_SPREAD = 0.5
@@ -21,11 +92,13 @@ class Settings(NamedTuple):
         imgsz, batch (int): Size and number of the images of a prediction.
         device (str): ``"cpu"``, or the index of a GPU.
         threads (int): Of every runtime.
-        formats (list[str]): Names of :data:`~yolov10_dysample.study.runtimes.RUNTIMES`.
+        formats (list[str]): Names of :data:`RUNTIMES`.
+        grow, grow_batch (list[int]): Sizes and numbers of images at which :data:`GROWING` are measured as well.
         rounds (int): Timed rounds; half as many for training.
         sizes (list[int]): Heights and widths of the operators' sweep.
-        skip (list[str]): Some of :data:`~yolov10_dysample.study.names.PARTS`.
+        skip (list[str]): Some of :data:`PARTS`.
         train_batch, train_imgsz (int): Images of a training step, and their size.
+        amp (bool): Whether a training step is one of mixed precision.
         memory_runs (int): Fresh processes for each peak of memory.
         reference (str | None): The file of the published code; None leaves it out.
     """
@@ -38,14 +111,19 @@ class Settings(NamedTuple):
     device: str
     threads: int
     formats: list[str]
+    grow: list[int]
+    grow_batch: list[int]
     rounds: int
     sizes: list[int]
     skip: list[str]
     train_batch: int
     train_imgsz: int
+    amp: bool
     memory_runs: int
     reference: str | None
 
     @property
     def torch_device(self) -> torch.device:
+        import torch
+
         return torch.device(self.device if self.device == "cpu" else f"cuda:{self.device}")

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from yolov10_dysample.study.names import ADAPTED, OURS, PUBLISHED
+from yolov10_dysample.study.settings import ADAPTED, OURS, PUBLISHED
 from yolov10_dysample.study.speed_report import PRINTED
 
 __all__ = ["draw"]

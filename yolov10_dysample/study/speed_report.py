@@ -1,4 +1,4 @@
-"""Shows a record of a benchmark: tables for the terminal, and the generated section of a document.
+"""Shows a record of a benchmark, or of `make gpu`: tables for the terminal, and generated sections of documents.
 
 It measures nothing and adds nothing: every number it shows is in the record. It must cope with whatever was left out.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from yolov10_dysample.study.names import ADAPTED, OURS, PUBLISHED, STOCK
+from yolov10_dysample.study.settings import ADAPTED, COMPILE, OURS, PUBLISHED, STOCK
 from yolov10_dysample.study.tables import Table, aligned, between, markdown
 
 __all__ = [
@@ -16,15 +16,19 @@ __all__ = [
     "END",
     "PRINTED",
     "costs_table",
+    "gpu_section",
+    "growth_table",
     "runtimes_table",
     "section",
     "summary",
     "terminal",
+    "with_gpu_section",
     "with_section",
     "with_summary",
 ]
 
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
+GPU_BEGIN, GPU_END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
 SUMMARY_BEGIN, SUMMARY_END = "<!-- speed-summary:begin -->", "<!-- speed-summary:end -->"
 #: The runtimes that a summary names.
 SUMMARISED = ("eager", "torch", "onnx", "openvino", "ncnn", "mnn")
@@ -33,8 +37,10 @@ SUMMARISED = ("eager", "torch", "onnx", "openvino", "ncnn", "mnn")
 PRINTED = {
     "torch": "PyTorch, as `yolo predict`",
     "eager": "PyTorch, as `yolo predict`",  # what records called it until 0.1.0
+    COMPILE: "PyTorch, compiled",
     "torchscript": "TorchScript",
     "onnx": "ONNX Runtime",
+    "onnx, dynamic": "ONNX Runtime, dynamic",
     "openvino": "OpenVINO",
     "openvino, f32": "OpenVINO, float32",
     "mnn": "MNN",
@@ -47,6 +53,13 @@ PRINTED = {
     "dysample-s+": "DySample-S+",
     PUBLISHED: "published DySample",
     ADAPTED: "published DySample, made to run",
+}
+#: The steps of ``make gpu``, and what to say of one that ended well.
+GPU_STEPS = {
+    "tests": "{passed} tests of the operator passed",
+    "training": "an epoch on devices {devices} in {seconds} s",
+    "benchmark": "below",
+    "engines": "below; errors against eager float32",
 }
 Candidate = dict[str, Any]
 
@@ -61,6 +74,8 @@ def terminal(record: dict[str, Any]) -> str:
             aligned(runtimes_table(record)),
             *_failures(record),
         ]
+    if record.get("growth"):
+        parts += ["One call of the model by size, stock → DySample in ms, and the ratio", aligned(growth_table(record))]
     if "model" in record or "train" in record:
         parts.append(aligned(costs_table(record)))
     operator = record.get("operator", {})
@@ -87,9 +102,12 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
     parts = [
         f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}: medians. All candidates run in "
         f"turn in one process; each round gives one ratio, shown as the median [quartiles] of {settings['rounds']} "
-        f"rounds. Offsets have a standard deviation of {settings['offset_spread']} pixels.",
+        f"rounds. The milliseconds are each model's own medians: where the machine's speed changed between rounds, "
+        f"their quotient is not that ratio, and the ratio is the one to read. Offsets have a standard deviation of "
+        f"{settings['offset_spread']} pixels.",
         markdown(runtimes_table(record)),
         f"![DySample and the published code beside stock in every runtime; upsamplers by size]({picture})",
+        *_growth_section(record),
         f"GMACs include the sampling, at 4 an output number; {attention}. Memory is that of a "
         f"whole process ({settings['memory_runs']} fresh ones each). The training step is forward, loss and backward, "
         f"{steps}.",
@@ -130,6 +148,49 @@ def with_summary(document: str, record: dict[str, Any]) -> str:
     return between(document, SUMMARY_BEGIN, SUMMARY_END, f"\n{summary(record)}\n")
 
 
+def gpu_section(record: dict[str, Any] | None) -> str:
+    """A record of ``make gpu`` in Markdown, or that there is none."""
+    if record is None:
+        return (
+            "**None of this was run on a GPU by us: we have none.** On a machine with one, `make gpu` writes a table."
+        )
+    parts = [
+        f"`{record['command']}` ([record](../results/gpu.json)): {record['date'][:10]}, revision {record['revision']}, "
+        f"{record['gpus']} x {record['machine']['gpu']}, CUDA {record['cuda']}, torch {record['versions']['torch']}, "
+        f"ultralytics {record['versions']['ultralytics']}.",
+        markdown([["step", "result"], *([name, _step_cell(record[name], done)] for name, done in GPU_STEPS.items())]),
+    ]
+    measured = record["benchmark"]
+    if "failed" not in measured:
+        parts += [markdown(runtimes_table(measured)), markdown(growth_table(measured)), markdown(costs_table(measured))]
+    if "failed" not in record["engines"]:
+        parts.append(markdown(_engines_table(record["engines"])))
+    return "\n\n".join(parts)
+
+
+def with_gpu_section(document: str, record: dict[str, Any] | None) -> str:
+    """A document with a record of ``make gpu``, or that there is none, between its markers."""
+    return between(document, GPU_BEGIN, GPU_END, f"\n{gpu_section(record)}\n")
+
+
+def _step_cell(step: dict[str, Any], done: str) -> str:
+    return f"fails: {step['failed'].splitlines()[0]}" if "failed" in step else done.format(**step)
+
+
+def _engines_table(engines: dict[str, Any]) -> Table:
+    title = f"{engines['format']}, {engines['imgsz']} px"
+    table = [[title, "stock, ms", "DySample, ms", "DySample / stock", "stock, error", "DySample, error"]]
+    for precision, arms in engines["precisions"].items():
+        stock, ours = arms[STOCK], arms[OURS]
+        speed = [_cell(stock, "ms"), _cell(ours, "ms"), _ratio_cell(ours)]
+        table.append([precision, *speed, *(_error_cell(arm) for arm in (stock, ours))])
+    return table
+
+
+def _error_cell(candidate: Candidate) -> str:
+    return "fails" if "failed" in candidate else f"{max(candidate['errors'].values()):.1g}"
+
+
 def runtimes_table(record: dict[str, Any]) -> Table:
     """Milliseconds of a prediction in every runtime; for one that was not measured, why."""
     table = [["runtime", "stock, ms", "DySample, ms", "DySample / stock", "published DySample / stock", "file, MB"]]
@@ -147,6 +208,21 @@ def runtimes_table(record: dict[str, Any]) -> Table:
     return _without_empty_published(table)
 
 
+def growth_table(record: dict[str, Any]) -> Table:
+    """Milliseconds of stock and ours by size of the images, a row for each runtime and number of images."""
+    sizes = sorted({cell["imgsz"] for cells in record["growth"].values() for cell in cells if isinstance(cells, list)})
+    table = [["runtime", "batch", *(f"{size} px" for size in sizes)]]
+    for name, cells in record["growth"].items():
+        label = PRINTED.get(name, name)
+        if not isinstance(cells, list):
+            table.append([label, cells.get("missing") or cells["failed"], *("" for _ in sizes)])
+            continue
+        for batch in sorted({cell["batch"] for cell in cells}):
+            found = {cell["imgsz"]: cell["candidates"] for cell in cells if cell["batch"] == batch}
+            table.append([label, str(batch), *(_growth_cell(found.get(size)) for size in sizes)])
+    return table
+
+
 def costs_table(record: dict[str, Any]) -> Table:
     """Parameters, multiply-adds, memory and the training step."""
     table = [["", "stock", "DySample", "DySample / stock", "published DySample / stock"]]
@@ -156,7 +232,8 @@ def costs_table(record: dict[str, Any]) -> Table:
             table.append(_size_row(label, model["size"], key, show))
         table.append(_cost_row("peak memory, predicting, MiB", model["memory"], "mib", "{:.0f}".format))
     if train:
-        table.append(_cost_row("training step, ms", train["step"], "ms", _milliseconds))
+        step = "training step, mixed precision, ms" if record["settings"].get("amp") else "training step, ms"
+        table.append(_cost_row(step, train["step"], "ms", _milliseconds))
         table.append(_cost_row("peak memory, training, MiB", train["memory"], "mib", "{:.0f}".format))
     return _without_empty_published(table)
 
@@ -212,6 +289,22 @@ def _ratio_cell(candidate: Candidate | None) -> str:
     if "failed" in candidate:
         return "fails"
     return _with_quartiles(candidate["ratio"]) if "ratio" in candidate else "no baseline"
+
+
+def _growth_cell(candidates: dict[str, Candidate] | None) -> str:
+    if candidates is None:
+        return "-"
+    return f"{_cell(candidates[STOCK], 'ms')} → {_cell(candidates[OURS], 'ms')}; {_ratio_cell(candidates[OURS])}"
+
+
+def _growth_section(record: dict[str, Any]) -> list[str]:
+    if not record.get("growth"):  # a record of 0.1.0 has none
+        return []
+    return [
+        "By size and number of images, stock → DySample in ms; DySample / stock. *Dynamic* is one file for all sizes. "
+        "Calls that take long have fewer rounds, at least 5.",
+        markdown(growth_table(record)),
+    ]
 
 
 def _published_cell(candidates: dict[str, Candidate]) -> str:

@@ -25,22 +25,23 @@ from yolov10_dysample.study.candidates import (
     predicting_candidates,
     training_candidates,
 )
-from yolov10_dysample.study.exports import OPENERS, Opened, export, size_of
+from yolov10_dysample.study.exports import OPENERS, Opened, export, open_onnx, size_of
 from yolov10_dysample.study.model_cost import count_operations, peak_memory
-from yolov10_dysample.study.names import STOCK
 from yolov10_dysample.study.operators import Tell, measure_onnx_operators, measure_operators
-from yolov10_dysample.study.runtimes import TORCH
-from yolov10_dysample.study.settings import Settings
+from yolov10_dysample.study.settings import COMPILE, OURS, STOCK, TORCH, Settings
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import WARMUP, merged, prepare_candidates, time_interleaved
 
-__all__ = ["TASKS", "main"]
+__all__ = ["TASKS", "cells_of_growth", "main"]
+
+#: Up to how many pixels a call has all rounds in the measurement of growth, and how many rounds a larger one has.
+FULL_ROUNDS_PIXELS, LEAST_ROUNDS = 640**2, 5
 
 
 def measure_format(settings: Settings, tell: Tell, name: str) -> dict[str, Any]:
     """The whole model in a runtime, by each name that the record has for it."""
-    if name == TORCH:
-        return {TORCH: time_torch(settings, tell)}
+    if name in (TORCH, COMPILE):
+        return {name: time_torch(settings, tell, name)}
     files: dict[str, Path | Exception] = {}
     candidates = exported_candidates(settings)
     for i, candidate in enumerate(candidates):
@@ -57,17 +58,23 @@ def measure_format(settings: Settings, tell: Tell, name: str) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def time_torch(settings: Settings, tell: Tell) -> dict[str, Any]:
-    """Without an export, as `yolo predict` runs a model."""
+def time_torch(settings: Settings, tell: Tell, name: str = TORCH) -> dict[str, Any]:
+    """Without an export, as `yolo predict` runs a model, with ``compile=True`` or without."""
     batch = make_images(settings).to(settings.torch_device, memory_format=torch.channels_last)
 
-    def prepare(name: str) -> tuple[Callable[[], Any], dict[str, Any]]:
-        model = predicting(name, settings)
+    def prepare(candidate: str) -> tuple[Callable[[], Any], dict[str, Any]]:
+        model = predicting(candidate, settings)
+        if name == COMPILE:
+            model(batch)  # makes the head's anchors for this size, which no graph can hold
+            tell(f"{name}: compiling {candidate}", 1, 1)
+            model = torch.compile(model, mode="default", backend="inductor")  # what Ultralytics asks for
         return lambda: model(batch), {}
 
     candidates = (*exported_candidates(settings), *predicting_candidates(settings))
+    if name == COMPILE:  # which takes a minute each
+        candidates = (STOCK, OURS)
     runs, facts = prepare_candidates(dict.fromkeys(candidates), prepare)
-    stage = functools.partial(tell, f"{TORCH}, channels_last: timing")
+    stage = functools.partial(tell, f"{name}, channels_last: timing")
     figures = compared(time_interleaved(runs, settings.rounds, settings.torch_device, stage), "ms", STOCK)
     detail = f"torch, channels_last, {torch.get_num_threads()} threads"
     return {"detail": detail, "candidates": merged(facts, figures)}
@@ -94,6 +101,54 @@ def time_exports(
     times = time_interleaved(runs, settings.rounds, settings.torch_device, tell)
     details = {fact.pop("detail") for fact in facts.values() if "detail" in fact}
     return {"detail": "; ".join(sorted(details)), "candidates": merged(facts, compared(times, "ms", STOCK))}
+
+
+def measure_growth(settings: Settings, tell: Tell, name: str) -> dict[str, list[dict[str, Any]]]:
+    """The whole model in a runtime at several sizes and numbers of images; in ONNX Runtime also one file for all sizes.
+
+    The published code is left out.
+    """
+    given = settings._replace(reference=None)
+    found = {name: [_measure_cell(cell, tell, name) for cell in cells_of_growth(given)]}
+    if name == "onnx":
+        found[f"{name}, dynamic"] = _measure_dynamic(given._replace(grow_batch=given.grow_batch[:1]), tell)
+    return found
+
+
+def cells_of_growth(settings: Settings) -> list[Settings]:
+    """A call of many pixels takes seconds: it gets fewer rounds."""
+    cells = []
+    for batch in settings.grow_batch:
+        for imgsz in settings.grow:
+            fewer = max(LEAST_ROUNDS, settings.rounds * FULL_ROUNDS_PIXELS // (batch * imgsz**2))
+            cells.append(settings._replace(imgsz=imgsz, batch=batch, rounds=min(settings.rounds, fewer)))
+    return cells
+
+
+def _measure_cell(cell: Settings, tell: Tell, name: str) -> dict[str, Any]:
+    stage = f"{cell.imgsz} px, batch {cell.batch}, "
+    measured = measure_format(cell, lambda what, done, total: tell(stage + what, done, total), name)
+    return _cell_record(cell, measured[name])
+
+
+def _measure_dynamic(settings: Settings, tell: Tell) -> list[dict[str, Any]]:
+    files: dict[str, Path | Exception] = {}
+    for candidate in (STOCK, OURS):
+        tell(f"onnx, dynamic: exporting {candidate}", 1, 1)
+        try:
+            folder = Path.cwd() / f"{candidate}-dynamic"
+            files[candidate] = export(load(candidate, settings), "onnx", folder, settings, dynamic=True)
+        except Exception as error:
+            files[candidate] = error
+    records = []
+    for cell in cells_of_growth(settings):
+        stage = functools.partial(tell, f"{cell.imgsz} px, onnx, dynamic: timing")
+        records.append(_cell_record(cell, time_exports(files, open_onnx, cell, stage)))
+    return records
+
+
+def _cell_record(cell: Settings, measured: dict[str, Any]) -> dict[str, Any]:
+    return {"imgsz": cell.imgsz, "batch": cell.batch, "rounds": cell.rounds, **measured}
 
 
 def measure_size(settings: Settings, tell: Tell) -> dict[str, Any]:
@@ -135,6 +190,7 @@ def measure_training(settings: Settings, tell: Tell) -> dict[str, Any]:
 #: What the parent may ask for, some of it with an argument: a format or a candidate.
 TASKS: dict[str, Callable[..., Any]] = {
     "format": measure_format,
+    "growth": measure_growth,
     "size": measure_size,
     "predicting memory": measure_predicting_memory,
     "training memory": measure_training_memory,
