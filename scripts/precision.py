@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from scripts.coco_weights import coco_weights
 from scripts.formats import environment
 from scripts.make_trees import make_trees
-from scripts.precision_report import write_docs
+from scripts.precision_report import SCORES, write_docs
 from yolov10_dysample import DySample, use_dysample
 from yolov10_dysample.exporting import SAMPLING_SWITCH, traced_form
 from yolov10_dysample.study.json_files import write_json
@@ -203,13 +203,8 @@ def scores(counts: np.ndarray) -> np.ndarray:
         return np.stack((overlap / matched, confidence / matched, unmatched / expected), axis=-1)
 
 
-SCORES = ("iou", "confidence", "unmatched")
-#: Whether more of a score is better.
-MORE_IS_BETTER = {"iou": True, "confidence": False, "unmatched": False}
-
-
 def beside_stock(counts: np.ndarray, stock: np.ndarray, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Whether an arm loses more than stock: each score's difference, and the interval of its chance.
+    """How much more an arm loses than stock: each score's difference, and the interval of its chance.
 
     Images and calibration sets are drawn again, with replacement and the same ones for both. A difference whose
     interval holds 0 is what other photographs or another calibration could have turned round.
@@ -226,16 +221,10 @@ def beside_stock(counts: np.ndarray, stock: np.ndarray, seed: int = 0) -> dict[s
     tail = (1 - COVERAGE) / 2
     low, high = np.nanquantile(draws, (tail, 1 - tail), axis=0)
     difference = (scores(counts) - scores(stock)).mean(axis=0)
-    found = {}
-    for i, name in enumerate(SCORES):
-        above, below = bool(low[i] > 0), bool(high[i] < 0)
-        better, worse = (above, below) if MORE_IS_BETTER[name] else (below, above)
-        found[name] = {
-            "difference": rounded(difference[i]),
-            "interval": [rounded(low[i]), rounded(high[i])],
-            "verdict": "closer" if better else "worse" if worse else "as close",
-        }
-    return found
+    return {
+        name: {"difference": rounded(difference[i]), "interval": [rounded(low[i]), rounded(high[i])]}
+        for i, name in enumerate(SCORES)
+    }
 
 
 @contextlib.contextmanager
@@ -407,7 +396,7 @@ def _measure_all(formats: list[str] | None, out: Path, work: Path, processes: in
     python = work / "venv" / "bin" / "python"
     if not python.is_file():
         environment(work / "venv")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
     now = {
         "command": f"python -m scripts.precision {shlex.join(sys.argv[1:])}".rstrip(),
         **environment_record(),

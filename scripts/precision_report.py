@@ -20,7 +20,10 @@ PRECISION_NAMES = {
 }
 #: MNN's own int8 is of weights only.
 OWN_NAMES = {("mnn", "8"): "int8 weights"}
-SCORE_NAMES = {"iou": "IoU", "confidence": "confidence", "unmatched": "unmatched"}
+#: What is counted of an export: its name in the table, and whether more of it is better.
+SCORES = {"iou": ("IoU", True), "confidence": ("confidence", False), "unmatched": ("unmatched", False)}
+#: Differences of mean IoU, of mean confidence or of the share of unmatched boxes that matter to nobody.
+NEGLIGIBLE = 0.001
 
 
 def section(record: dict[str, Any]) -> str:
@@ -40,9 +43,9 @@ def section(record: dict[str, Any]) -> str:
             '*DySample*: swapped with `init="nearest"`; *with offsets*: the same with offsets of '
             f"{settings['offsets']:g} px. Static int8 is calibrated with photographs, the same for all: the mean of "
             f"{settings['calibrations']} sets of {settings['calibration_images']}, one for LiteRT. *Against stock*: "
-            "what either differs by, if other photographs and another calibration would not change it "
-            f"({settings['coverage']:.0%} interval of both drawn again). OpenVINO computes in float32 here, but in its "
-            f"first row. {_versions(record)}; {record['machine']['cpu']}; `python -m scripts.precision`.",
+            f"what either differs by, from {NEGLIGIBLE:g} on, if other photographs and another calibration would not "
+            f"turn it round ({settings['coverage']:.0%} interval of both drawn again). OpenVINO computes in float32 "
+            f"here, but in its first row. {_versions(record)}; {record['machine']['cpu']}; `python -m scripts.precision`.",
             "",
             "**An engine that computes all in float16, simulated and not run.** In the ONNX graph of the whole model "
             f"(COCO's weights, offsets of {settings['offsets']:g} px) every number is rounded to float16, constants "
@@ -73,16 +76,31 @@ def precision_table(record: dict[str, Any]) -> Table:
 
 
 def _cell(scores: dict[str, Any]) -> str:
-    iou, confidence, unmatched = (sum(scores[name]) / len(scores[name]) for name in SCORE_NAMES)
+    iou, confidence, unmatched = (sum(scores[name]) / len(scores[name]) for name in SCORES)
     return f"{iou:.3f}, {confidence:.3f}, {100 * unmatched:.1f}"
 
 
 def _verdict(beside_stock: dict[str, Any]) -> str:
     told = {
-        verdict: [SCORE_NAMES[name] for name, score in beside_stock.items() if score["verdict"] == verdict]
-        for verdict in ("worse", "closer")
+        wanted: [SCORES[name][0] for name, score in beside_stock.items() if verdict(name, score) == wanted]
+        for wanted in ("worse", "closer")
     }
-    return ", ".join(f"{verdict} in {' and '.join(names)}" for verdict, names in told.items() if names) or "as close"
+    return ", ".join(f"{wanted} in {' and '.join(names)}" for wanted, names in told.items() if names) or "as close"
+
+
+def verdict(name: str, score: dict[str, Any]) -> str:
+    """``closer`` or ``worse`` than stock, if chance does not explain it and it is not negligible; else ``as close``.
+
+    Example:
+        >>> verdict("iou", {"difference": -0.02, "interval": [-0.03, -0.01]})
+        'worse'
+        >>> verdict("iou", {"difference": -0.02, "interval": [-0.05, 0.01]})
+        'as close'
+    """
+    low, high = score["interval"]
+    if low <= 0 <= high or abs(score["difference"]) < NEGLIGIBLE:
+        return "as close"
+    return "closer" if (low > 0) == SCORES[name][1] else "worse"
 
 
 def engine_table(record: dict[str, Any]) -> Table:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from ultralytics.utils import checks
 
-from scripts import precision
+from scripts import precision, precision_report
 from scripts.half_engine import LARGEST_ERROR, find_layer, simulate, zigzags
 from tests.small_models import small_model
 from yolov10_dysample.dysample import dysample
@@ -45,8 +45,8 @@ def test_a_record_is_not_joined_with_one_of_other_versions_or_settings(part):
         precision.require_same({**now, part: {}}, now)
 
 
-@pytest.mark.parametrize(("loss", "verdict"), [(0.05, "worse"), (0.0, "as close"), (-0.05, "closer")])
-def test_an_arm_is_worse_than_stock_only_by_more_than_images_and_calibrations_differ(loss, verdict):
+@pytest.mark.parametrize(("loss", "expected"), [(0.05, "worse"), (0.0, "as close"), (-0.05, "closer")])
+def test_an_arm_is_worse_than_stock_only_by_more_than_images_and_calibrations_differ(loss, expected):
     rng = np.random.default_rng(0)
 
     def counts(overlap):
@@ -54,8 +54,11 @@ def test_an_arm_is_worse_than_stock_only_by_more_than_images_and_calibrations_di
         return np.stack([np.full_like(overlaps, 1.0)] * 2 + [overlaps, 1 - overlaps, np.zeros_like(overlaps)], axis=-1)
 
     found = precision.beside_stock(counts(0.9 - loss), counts(0.9))
-    assert found["iou"]["verdict"] == found["confidence"]["verdict"] == verdict
-    assert found["unmatched"]["verdict"] == "as close"
+    assert {name: precision_report.verdict(name, score) for name, score in found.items()} == {
+        "iou": expected,
+        "confidence": expected,
+        "unmatched": "as close",
+    }
     low, high = found["iou"]["interval"]
     assert low <= -loss <= high
 
