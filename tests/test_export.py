@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 from ultralytics.nn.autobackend import AutoBackend
-from ultralytics.utils import LOGGER, checks
+from ultralytics.utils import ASSETS, LOGGER, checks
 from ultralytics.utils.callbacks.base import default_callbacks
 
 from scripts.formats import eager_output, errors, neck_dependent, table, with_rows_of
@@ -37,6 +37,17 @@ def _folder(tmp_path, monkeypatch):
     """Exports land in a folder of their own, and the host installs nothing, whatever it misses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(checks, "AUTOINSTALL", False)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """The data.yaml of photographs that exports of 8 bits are calibrated with."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for file in ASSETS.glob("*.jpg"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    data = folder / "data.yaml"
+    data.write_text(f"path: {folder}\ntrain: .\nval: .\nnames: {[str(i) for i in range(80)]}\n")
+    return data
 
 
 #: A model of few layers, with all else that a row can say; what is the same in every model is shown with it.
@@ -205,6 +216,13 @@ HALF_FORMATS = {
 }
 
 
+#: MNN has 8 bits for weights only, which need no calibration.
+INT8_FORMATS = {
+    "onnx": Format(run_onnx, ONNX, {"format": "onnx", "quantize": 8}, 0.1),
+    "mnn": Format(run_mnn, MNN, {"format": "mnn", "quantize": 8}, 0.03),
+}
+
+
 def formats(table):
     return pytest.mark.parametrize("form", table.values(), ids=table.keys())
 
@@ -317,6 +335,19 @@ def test_an_export_of_less_precision_loses_at_most_twice_what_stock_loses(export
     )
     assert ours <= form.tolerance, (ours, stock)
     assert ours <= max(2 * stock, FLOAT32), (ours, stock)
+
+
+@pytest.mark.slow
+@formats(INT8_FORMATS)
+def test_an_export_of_eight_bits_loses_at_most_twice_what_stock_loses(exports, models, form, photographs):
+    x = images()
+    options = {"data": str(photographs)} if form.run is run_onnx else {}
+    ours, stock = (
+        max(errors(exports.output(name, form, x, **options), eager_output(models[name].model, x), norm=2).values())
+        for name in ("small", "small stock")
+    )
+    assert ours <= form.tolerance, (ours, stock)
+    assert ours <= 2 * stock, (ours, stock)
 
 
 @pytest.mark.slow
