@@ -34,7 +34,7 @@ from scripts.precision_report import SCORES, write_docs
 from yolov10_dysample import DySample, use_dysample
 from yolov10_dysample.exporting import SAMPLING_SWITCH, traced_form
 from yolov10_dysample.study.json_files import write_json
-from yolov10_dysample.study.live import spread_all_offsets
+from yolov10_dysample.study.operators import spread_all_offsets
 from yolov10_dysample.study.records import environment_record
 from yolov10_dysample.study.statistics import rounded
 

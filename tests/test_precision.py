@@ -15,7 +15,7 @@ from scripts.half_engine import LARGEST_ERROR, find_layer, simulate, zigzags
 from tests.small_models import small_model
 from yolov10_dysample.dysample import dysample
 from yolov10_dysample.exporting import SAMPLING_SWITCH
-from yolov10_dysample.study.live import spread_all_offsets
+from yolov10_dysample.study.operators import spread_all_offsets
 
 
 def boxes(*rows):
