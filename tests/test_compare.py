@@ -22,9 +22,9 @@ from yolov10_dysample.commands.main import main
 from yolov10_dysample.model_files import find_stock
 from yolov10_dysample.study import checks, compare_report, comparison, scoring
 from yolov10_dysample.study.arms import parse_arm, slug, upsampling_rows, with_arm
-from yolov10_dysample.study.compare_figure import draw_report
-from yolov10_dysample.study.json_files import append_line, read_lines, write_json
-from yolov10_dysample.study.paired import interval_above_zero, is_gain, paired
+from yolov10_dysample.study.compare_report import draw_report
+from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
+from yolov10_dysample.study.paired import gain, interval_above_zero, is_gain, last, load, paired, size
 from yolov10_dysample.study.progress import Reporter
 from yolov10_dysample.study.schedule import carry_out_all
 from yolov10_dysample.study.tables import between
@@ -51,7 +51,7 @@ def record(value, seed, arm, **more):
 def folder(tmp_path):
     """Records of five pairs: DySample gains 0.01 to 0.05, bilinear nothing."""
     about = {"model": "yolov10n.yaml", "data": "d.yaml", "settings": {"epochs": 2}, "warm_start": None}
-    write_json(tmp_path / "comparison.json", about)
+    append_line(tmp_path / "records.jsonl", {"comparison": about})
     for seed in range(5):
         stock = 0.30 + 0.02 * seed
         values = {"nearest": stock, "bilinear": stock + 0.01 * (-1) ** seed, "dysample": stock + 0.01 * (seed + 1)}
@@ -63,7 +63,7 @@ def folder(tmp_path):
 def keep(folder, wanted):
     """Leave only some of the records."""
     file = folder / "records.jsonl"
-    lines = [line for line in read_lines(file) if wanted(line)]
+    lines = [line for line in read_lines(file) if "arm" not in line or wanted(line)]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -123,7 +123,7 @@ def test_a_folder_keeps_to_one_recipe(tmp_path):
     comparison.require_same_settings(tmp_path, first)
     with pytest.raises(ValueError, match=r"settings was \{'epochs': 3\}, now \{'epochs': 4\}.*name another out="):
         comparison.require_same_settings(tmp_path, first._replace(settings={"epochs": 4}))
-    assert json.loads((tmp_path / "comparison.json").read_text())["settings"] == {"epochs": 3}
+    assert comparison.known_of(tmp_path).comparison["settings"] == {"epochs": 3}
 
 
 # What is measured of a run.
@@ -208,7 +208,7 @@ def test_learnt_offsets_are_those_of_the_layers(digits, tmp_path):
 
 
 def test_paired_differences_have_student_s_interval_and_the_exact_sign_flip_p(folder):
-    found = compare_report.gain(compare_report.load(folder), "dysample", "nearest")
+    found = gain(load(folder), "dysample", "nearest")
     assert found["differences"] == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05])
     # Of 1, 2, 3, 4, 5: mean 3, standard error 1 / sqrt(2), and Student's t for 4 degrees of freedom is 2.776.
     assert found["interval"] == pytest.approx([0.03 - 0.02776 / 2**0.5, 0.03 + 0.02776 / 2**0.5], abs=1e-5)
@@ -225,23 +225,21 @@ def test_many_pairs_are_judged_quickly_and_the_same_every_time():
 
 def test_seeds_without_a_partner_are_left_out_of_pairs(folder):
     keep(folder, lambda line: (line["arm"], line["seed"]) != ("nearest", 4))
-    found = compare_report.gain(compare_report.load(folder), "dysample", "nearest")
+    found = gain(load(folder), "dysample", "nearest")
     assert found["seeds"] == [0, 1, 2, 3]
 
 
 def test_a_gain_is_claimed_only_where_the_interval_lies_above_zero(folder):
-    records = compare_report.load(folder)
-    assert interval_above_zero(compare_report.gain(records, "dysample", "nearest"))
-    assert not interval_above_zero(compare_report.gain(records, "bilinear", "nearest"))
+    records = load(folder)
+    assert interval_above_zero(gain(records, "dysample", "nearest"))
+    assert not interval_above_zero(gain(records, "bilinear", "nearest"))
     assert "dysample is better than nearest (5 pairs, p = 0.062) and bilinear (5 pairs" in compare_report.verdict(
         records
     )
     for seed in (0, 1):
         stock = records["nearest"][seed]["epochs"][-1]["mAP50-95"]
         append_line(folder / "records.jsonl", record(stock - 0.05, seed, "dysample"))
-    assert "dysample is not shown to be better than nearest (5 pairs, p = " in compare_report.verdict(
-        compare_report.load(folder)
-    )
+    assert "dysample is not shown to be better than nearest (5 pairs, p = " in compare_report.verdict(load(folder))
 
 
 @pytest.mark.parametrize(
@@ -255,29 +253,29 @@ def test_a_gain_is_claimed_only_where_the_interval_lies_above_zero(folder):
 )
 def test_too_few_pairs_cannot_win(pairs, says, folder):
     keep(folder, lambda line: line["seed"] >= 5 - pairs and line["arm"] != "bilinear")
-    records = compare_report.load(folder)
-    found = compare_report.gain(records, "dysample", "nearest")
+    records = load(folder)
+    found = gain(records, "dysample", "nearest")
     assert is_gain(found) is (pairs == 5)
     assert says in compare_report.verdict(records)
     assert ("**+0.0" in compare_report.report(folder)) is (pairs == 5)
 
 
 def test_the_last_epoch_counts_not_the_best(folder):
-    runs = compare_report.load(folder)["nearest"]
+    runs = load(folder)["nearest"]
     runs[0]["epochs"][0]["mAP50-95"] = 0.99
-    assert compare_report.last(runs[0]) == 0.30
+    assert last(runs[0]) == 0.30
 
 
 def test_records_that_are_no_pairs_are_not_reported(folder):
     append_line(folder / "records.jsonl", record(0.4, 2, "dysample", data="other"))
     with pytest.raises(ValueError, match=r"seed 2 in .* must start alike and see the same data"):
-        compare_report.load(folder)
+        load(folder)
 
 
 def test_the_report_and_its_plot_show_every_arm(folder):
     text = compare_report.report(folder)
     assert "| dysample | 5 | 0.370 ± 0.047 | **+0.030 [+0.010, +0.050]**, p = 0.062 |" in text
-    assert draw_report(compare_report.load(folder)).startswith(b"\x89PNG")
+    assert draw_report(load(folder)).startswith(b"\x89PNG")
 
 
 def test_an_arm_of_the_past_is_reported_though_it_cannot_be_trained_any_more(folder):
@@ -297,9 +295,7 @@ def test_a_size_without_objects_and_a_run_without_scores_are_told_as_such(folder
     text = compare_report.report(folder)
     assert "Left out, trained but not scored yet: dysample, seed 8." in text
     assert "| dysample | 6 |" in text
-    assert (
-        compare_report.gain(compare_report.load(folder), "dysample", "nearest", compare_report.size("small"))["n"] == 5
-    )
+    assert gain(load(folder), "dysample", "nearest", size("small"))["n"] == 5
 
 
 # The command.
@@ -335,7 +331,7 @@ WORDS = [
     (["data=d.yaml", "batch=-1"], "batch must be a whole number of at least 1, so that all runs are alike, got '-1'"),
     (["data=d.yaml", "epochs"], "arguments are key=value"),
     (["data=d.yaml", "out=a-file"], "out must be a folder that can be written, got 'a-file'"),
-    (["report=nowhere"], "report must be folders of comparisons, got 'nowhere', which has no comparison.json"),
+    (["report=nowhere"], "report must be folders of comparisons, got 'nowhere', which has no records.jsonl of one"),
     (["report=nowhere", "data=d.yaml", "epochs=3"], "report writes from records alone, got data, epochs as well"),
 ]
 
@@ -548,7 +544,7 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_sc
     assert "nearest, seed 5: failed, not scored" in said
     assert "the scorer is out of order" in said
     before = (out / "records.jsonl").read_text()
-    (trained,) = read_lines(out / "records.jsonl")
+    _, trained = read_lines(out / "records.jsonl")
     assert trained["arm"] == "nearest"
     assert "sizes" not in trained
     assert "@epoch 2 2" in first.read_text()
@@ -560,11 +556,11 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_sc
     assert (out / "records.jsonl").read_text().startswith(before)
     assert "@epoch" not in first.read_text()
     assert (out / "weights/nearest-seed5.pt").read_bytes() == weights
-    lines = read_lines(out / "records.jsonl")
+    lines = [line for line in read_lines(out / "records.jsonl") if "arm" in line]
     assert len(lines) == 4, "trained once and scored once each"
     (scores,) = (line for line in lines[1:] if line["arm"] == "nearest")
     assert set(scores) == {"arm", "seed", "sizes", "offsets"}
-    stock, ours = comparison.run_records(out).values()
+    stock, ours = comparison.known_of(out).runs.values()
     assert stock["start"] == ours["start"]
     assert stock["data"] == ours["data"]
     assert [len(one["epochs"]) for one in (stock, ours)] == [2, 2]
@@ -574,6 +570,69 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_sc
     assert all(f"| {arm} | 1 |" in printed for arm in ("nearest", "dysample:init=nearest"))
 
     assert "2 runs, 2 of them finished before" in run(*command, cwd=tmp_path)
+
+
+# Records survive processes that append at once, one that is killed in the middle, and numbers that JSON lacks.
+
+WRITER = """
+import sys
+from pathlib import Path
+from yolov10_dysample.study.json_files import append_line
+for number in range(25):
+    append_line(Path(sys.argv[1]), {"writer": sys.argv[2], "number": number, "filling": "x" * 20_000})
+"""
+
+
+def test_processes_that_append_at_once_lose_nothing(tmp_path):
+    file = tmp_path / "records.jsonl"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, file, name], cwd=tmp_path, env=clean_environ())
+        for name in ("a", "b", "c", "d")
+    ]
+    assert [writer.wait(300) for writer in writers] == [0] * 4
+    found = sorted((line["writer"], line["number"]) for line in read_lines(file))
+    assert found == [(name, number) for name in "abcd" for number in range(25)]
+
+
+@pytest.mark.parametrize("cut", range(1, 15))
+def test_a_line_cut_short_anywhere_is_ignored_and_then_replaced(cut, tmp_path):
+    file = tmp_path / "records.jsonl"
+    append_line(file, {"seed": 0})
+    whole = file.read_bytes()
+    append_line(file, {"seed": 100000})
+    file.write_bytes(file.read_bytes()[: len(whole) + cut])
+    assert read_lines(file) == [{"seed": 0}]
+    append_line(file, {"seed": 2})
+    assert file.read_bytes() == whole + b'{"seed": 2}\n'
+
+
+def test_a_whole_line_that_lacks_its_end_is_kept(tmp_path):
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"seed": 0}')
+    append_line(file, {"seed": 1})
+    assert file.read_text() == '{"seed": 0}\n{"seed": 1}\n'
+
+
+def test_a_spoilt_line_in_the_middle_is_named(tmp_path):
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"seed": 0}\n{"se\n{"seed": 1}\n')
+    with pytest.raises(ValueError, match=r"records.jsonl must have one JSON record a line, got .*se' in line 2"):
+        read_lines(file)
+
+
+def test_what_is_no_number_is_null(tmp_path):
+    write_json(tmp_path / "new/one.json", {"losses": [float("nan"), float("inf"), 1.5]})
+    assert json.loads((tmp_path / "new/one.json").read_text()) == {"losses": [None, None, 1.5]}
+
+
+def test_what_was_said_first_stands(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    first = {"seed": 1, "what": "weights", "digest": "a"}
+    assert append_once(file, first, key=("seed", "what")) == first
+    assert append_once(file, {**first, "digest": "b"}, key=("seed", "what")) == first
+    other = {**first, "seed": 2, "digest": "b"}
+    assert append_once(file, other, key=("seed", "what")) == other
+    assert read_lines(file) == [first, other]
 
 
 # The commands of the docs, from a wheel, in a user's folder
@@ -604,7 +663,8 @@ def test_from_scratch_it_ends_well(user_folder, wheel_environment):
     assert all(f"| {arm} | 1 |" in printed for arm in ("nearest", "bilinear", "dysample"))
     (made,) = (user_folder / "runs/compare").iterdir()
     assert made.name == "coco8-yolov10n-scratch"
-    assert {"comparison.json", "cost.json", "records.jsonl", "report.md", "report.png"} <= set(os.listdir(made))
+    assert {"records.jsonl", "report.md", "report.png"} <= set(os.listdir(made))
+    assert set(comparison.known_of(made).latency["arms"]) == {"nearest", "bilinear", "dysample"}
 
 
 @pytest.mark.slow
@@ -612,22 +672,23 @@ def test_a_warm_start_begins_where_the_weights_are(user_folder, wheel_environmen
     wheel_environment.shell(FROM_WEIGHTS, cwd=user_folder)
     (made,) = (user_folder / "runs/compare").iterdir()
     assert made.name == "coco8-yolov10n-yolov10n"
-    before = [record["before"] for record in comparison.run_records(made).values()]
+    before = [record["before"] for record in comparison.known_of(made).runs.values()]
     assert len(before) == 2
     assert before[0]["mAP50-95"] > 0, "weights that find nothing would prove nothing"
     assert before[0]["mAP50-95"] == pytest.approx(before[1]["mAP50-95"], abs=5e-5)
-    assert json.loads((made / "comparison.json").read_text())["model"] == "yolov10n.yaml"
+    assert comparison.known_of(made).comparison["model"] == "yolov10n.yaml"
 
 
 # The committed evidence.
 
 
 def test_the_committed_reports_are_what_the_records_give():
-    folders = sorted(file.parent for file in (ROOT / "results").rglob("comparison.json"))
-    assert folders
-    for folder in folders:
-        told = "run: python -m yolov10_dysample.study.compare_report results/compare/*/"
-        assert compare_report.report(folder) == (folder / "report.md").read_text(encoding="utf-8"), told
+    there = {file.parent for file in (ROOT / "results/compare").glob("*/records.jsonl")}
+    document = (ROOT / "results/compare/reports.md").read_text(encoding="utf-8")
+    folders = [ROOT / "results/compare" / name for name in re.findall(r"^## (.+)$", document, re.M)]
+    assert set(folders) == there
+    told = f"run: python -m yolov10_dysample.study.compare_report {' '.join(map(str, folders))} --whole-into ..."
+    assert compare_report.every_report(folders) == document, told
 
 
 def test_the_docs_have_what_the_records_give(monkeypatch):
@@ -650,9 +711,9 @@ def test_the_readme_claims_no_gain_that_the_records_do_not_show():
     won = [
         f"{name}: {arm}"
         for name in ("scratch", "warm", "confirm")
-        for records in [compare_report.load(ROOT / "results/compare" / name)]
+        for records in [load(ROOT / "results/compare" / name)]
         for arm in records
-        if all(is_gain(compare_report.gain(records, arm, base)) for base in ("nearest", "bilinear"))
+        if all(is_gain(gain(records, arm, base)) for base in ("nearest", "bilinear"))
     ]
     assert ("**Not measurably, on the data made here.**" in (ROOT / "README.md").read_text(encoding="utf-8")) is (
         not won

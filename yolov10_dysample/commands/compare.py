@@ -6,7 +6,6 @@ It checks all that it needs before the first training, and must never train what
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import sys
 from pathlib import Path
@@ -70,7 +69,7 @@ KEYS = (
 
 
 def _training_setting(name: str, text: str) -> Any:
-    from yolov10_dysample.study.training_settings import setting_names, training_setting
+    from yolov10_dysample.study.checks import setting_names, training_setting
 
     known = setting_names()
     if name not in known:
@@ -119,13 +118,14 @@ def _run(values: dict[str, Any]) -> int:
 
 def _report(values: dict[str, Any]) -> int:
     from yolov10_dysample.study.compare_report import write_report
+    from yolov10_dysample.study.comparison import RECORDS, known_of
 
     others = [key.name for key in KEYS if key.name != "report" and values[key.name] != key.default]
     if others or values["settings"]:
         raise ValueError(f"report writes from records alone, got {', '.join([*others, *values['settings']])} as well")
     for folder in values["report"]:
-        if not (folder / "comparison.json").is_file():
-            raise ValueError(f"report must be folders of comparisons, got '{folder}', which has no comparison.json")
+        if known_of(folder).comparison is None:
+            raise ValueError(f"report must be folders of comparisons, got '{folder}', which has no {RECORDS} of one")
     for folder in values["report"]:
         print(write_report(folder))
     return 0
@@ -138,7 +138,6 @@ def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
     from yolov10_dysample.study import checks
     from yolov10_dysample.study.arms import parse_arm
     from yolov10_dysample.study.comparison import Comparison, Run, default_folder, is_scored, require_same_settings
-    from yolov10_dysample.study.training_settings import DEFAULTS
 
     if not values["data"]:
         raise ValueError("data is missing; write data=coco8.yaml")
@@ -155,7 +154,7 @@ def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
         "model": start.weights or start.model,
         "warm_start": bool(start.weights),
         "data": values["data"],
-        "settings": {**DEFAULTS, **({"workers": 0} if on_cpu else {}), **values["settings"]},
+        "settings": {**checks.DEFAULTS, **({"workers": 0} if on_cpu else {}), **values["settings"]},
         "device": devices[0],
         "threads": max(1, cores // parallel),
         "out": str(out),
@@ -172,13 +171,14 @@ def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
 def _measure_latency(out: Path, runs: list[Run], comparison: Comparison, report: Reporter) -> None:
     """Measure the latency of the arms, unless that of all of them is on record."""
     from yolov10_dysample.study.arms import NEAREST
-    from yolov10_dysample.study.json_files import write_json
-    from yolov10_dysample.study.latency import measure_latency
+    from yolov10_dysample.study.comparison import known_of
+    from yolov10_dysample.study.json_files import append_line
+    from yolov10_dysample.study.scoring import measure_latency
 
-    file = out / "cost.json"
     weights = {run.arm: run.weights for run in runs if run.weights.is_file()}
     arms = sorted({run.arm for run in runs}, key=lambda name: (name != NEAREST, name))  # ratios are to the first
-    if file.is_file() and set(arms) <= set(json.loads(file.read_text(encoding="utf-8"))["arms"]):
+    measured = known_of(out).latency
+    if measured and set(arms) <= set(measured["arms"]):
         return
     missing = [name for name in arms if name not in weights]
     if missing:
@@ -190,7 +190,7 @@ def _measure_latency(out: Path, runs: list[Run], comparison: Comparison, report:
         runs[0].device,
         lambda done, rounds: report("rounds of timing", done, rounds),
     )
-    write_json(file, found)
+    append_line(runs[0].records, {"latency": found})
 
 
 COMMAND = Command(

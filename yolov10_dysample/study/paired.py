@@ -1,4 +1,4 @@
-"""Differences in pairs, and the rule by which one of them is a gain. It must never print or draw.
+"""Differences of a comparison's runs in pairs, and the rule by which one is a gain. It must never print or draw.
 
 The rule was registered before the runs on record: the 95 % interval lies above 0, from at least 5 pairs, against
 nearest *and* against bilinear upsampling.
@@ -7,13 +7,21 @@ nearest *and* against bilinear upsampling.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["MIN_PAIRS", "interval_above_zero", "is_gain", "paired"]
+from yolov10_dysample.study.arms import KINDS
+from yolov10_dysample.study.comparison import MAP, RECORDS, is_scored, known_of
+
+__all__ = ["MIN_PAIRS", "Records", "gain", "interval_above_zero", "is_gain", "last", "load", "paired", "size"]
+
+#: The records of runs by arm and seed.
+Records = dict[str, dict[int, dict[str, Any]]]
+Value = Callable[[dict[str, Any]], "float | None"]
 
 #: Fewer pairs are reported and cannot win.
 MIN_PAIRS = 5
@@ -66,3 +74,40 @@ def is_gain(found: Mapping[str, Any] | None) -> bool:
         (True, False)
     """
     return bool(found and found["n"] >= MIN_PAIRS and interval_above_zero(found))
+
+
+def load(folder: Path) -> Records:
+    """The records of a comparison's scored runs, stock arms first.
+
+    Raises:
+        ValueError: If there are none, or runs of one seed are no pairs.
+    """
+    records: Records = {}
+    for (arm, seed), record in sorted(known_of(folder).runs.items()):
+        if is_scored(record):
+            records.setdefault(arm, {})[seed] = record
+    if not records:
+        raise ValueError(f"{folder / RECORDS} must have a scored run, got none; name the out= of a comparison")
+    for seed in {seed for runs in records.values() for seed in runs}:
+        pair = {arm: runs[seed] for arm, runs in records.items() if seed in runs}
+        if len({(run["start"], run["data"]) for run in pair.values()}) > 1:
+            raise ValueError(f"seed {seed} in {folder}: {', '.join(pair)} must start alike and see the same data")
+    return dict(sorted(records.items(), key=lambda item: KINDS.index(item[0].partition(":")[0])))
+
+
+def last(record: dict[str, Any], name: str = MAP) -> float:
+    """After the last epoch, whatever came before: the best epoch would be chosen by the data it is measured on."""
+    return record["epochs"][-1][name]
+
+
+def size(name: str) -> Value:
+    """Precision for objects of a size; None where the val split has none."""
+    return lambda record: record["sizes"][name]
+
+
+def gain(records: Records, arm: str, base: str, value: Value = last) -> dict[str, Any] | None:
+    """The paired difference of an arm to another one; None for an arm to itself, or without pairs."""
+    if arm == base or base not in records:
+        return None
+    ours, theirs = ({seed: value(run) for seed, run in records[name].items()} for name in (arm, base))
+    return paired(ours, theirs)

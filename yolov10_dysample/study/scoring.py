@@ -1,4 +1,4 @@
-"""Scores a trained run: its precision by size of the object, and how far its DySample layers move their samples.
+"""What trained weights are worth: precision by size of the object, how far DySample layers move, time for an image.
 
 It works from the weights alone, as often as wanted, and must never train or change them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,25 @@ from torch import Tensor
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.offsets import offset_statistics
 from yolov10_dysample.study.comparison import SIZES, Run
+from yolov10_dysample.study.records import environment_record
+from yolov10_dysample.study.statistics import compared
+from yolov10_dysample.study.timing import time_interleaved
 from yolov10_dysample.study.training import dysample_layers
 
-__all__ = ["OFFSET_IMAGES", "GroundTruth", "ground_truth", "learnt_offsets", "precision_by_size", "score"]
+__all__ = [
+    "OFFSET_IMAGES",
+    "GroundTruth",
+    "ground_truth",
+    "learnt_offsets",
+    "measure_latency",
+    "precision_by_size",
+    "score",
+]
 
 #: Images of the val split that the learnt offsets are looked at on.
 OFFSET_IMAGES = 64
+#: Timed rounds of the latency.
+ROUNDS = 30
 
 
 def score(run: Run) -> None:
@@ -145,3 +159,28 @@ def learnt_offsets(model: Any, run: Run, files: list[str]) -> dict[str, dict[str
         options = {"imgsz": run.settings["imgsz"], "rect": False, "device": run.device, "verbose": False, "batch": 1}
         collections.deque(model.predict(files, stream=True, save=False, **options), maxlen=0)
     return {str(i): offset_statistics(torch.cat(offsets), layers[i].scale) for i, offsets in seen.items()}
+
+
+@torch.inference_mode()
+def measure_latency(
+    weights: dict[str, Path], imgsz: int, device: str, tell: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Milliseconds of every arm's model, one image at a time, by its weights; the ratios are to the first arm's."""
+    from ultralytics import YOLO
+
+    place = torch.device(device if device == "cpu" else f"cuda:{device}")
+    image = torch.rand(1, 3, imgsz, imgsz).to(place, memory_format=torch.channels_last)
+    calls = {}
+    for name, file in weights.items():
+        model: Any = YOLO(file).model
+        model = model.eval().fuse(verbose=False).float().to(place, memory_format=torch.channels_last)
+        calls[name] = functools.partial(model, image)
+    times = time_interleaved(calls, ROUNDS, place, tell)
+    arms = compared(times, "ms", next(iter(weights)))
+    return {
+        "arms": arms,
+        "imgsz": imgsz,
+        "rounds": ROUNDS,
+        "threads": torch.get_num_threads(),
+        **environment_record(),
+    }
