@@ -1,7 +1,9 @@
 """The comparison is fair and loses nothing, and its report says what the records say: no more, the same every time."""
 
+import copy
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -21,14 +23,14 @@ from tests.documents import documented
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.model_files import find_stock
 from yolov10_dysample.study import checks, compare_report, comparison, scoring
-from yolov10_dysample.study.arms import parse_arm, slug, upsampling_rows, with_arm
+from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, slug, upsampling_rows, with_arm
 from yolov10_dysample.study.compare_report import draw_report
 from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
 from yolov10_dysample.study.paired import gain, interval_above_zero, is_gain, last, load, paired, size
 from yolov10_dysample.study.progress import Reporter
 from yolov10_dysample.study.schedule import carry_out_all
 from yolov10_dysample.study.tables import between
-from yolov10_dysample.study.training import dysample_layers
+from yolov10_dysample.study.training import dysample_layers, train
 
 STOCK = yaml.safe_load(find_stock("yolov10n.yaml").read_text())
 DIGEST = {"start": "a", "data": "b"}
@@ -106,6 +108,61 @@ def test_an_arm_may_swap_one_row():
     model = with_arm(STOCK, parse_arm("dysample:rows=14"))
     assert [row[2] for row in [*model["backbone"], *model["head"]]].index("DySample") == 14
     assert upsampling_rows(model) == [11]
+
+
+@pytest.mark.parametrize("kind", ["dysample", "dysample-s+"])
+def test_offsets_at_another_rate_start_alike_move_as_many_times_as_far_and_are_kept_as_a_plain_layer(kind):
+    import torch
+
+    from yolov10_dysample.dysample import VARIANTS, DySample
+
+    x = torch.rand(2, 32, 5, 4)
+    steps = {}
+    for rate in (1, 10):
+        torch.manual_seed(0)
+        layer = DySample(32, **VARIANTS[kind])
+        before, first = copy.deepcopy(layer.state_dict()), layer.predict_offset(x)
+        set_rate(layer, rate)
+        torch.testing.assert_close(layer.predict_offset(x), first)
+        names = list(layer.state_dict())
+        optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3, eps=1e-16)
+        layer.predict_offset(x).pow(3).sum().backward()
+        optimizer.step()
+        moved = pickle.loads(pickle.dumps(copy.deepcopy(layer)))  # as a trainer's average and checkpoint are made
+        offsets = moved.predict_offset(x)
+        fold_rates(moved)
+        torch.testing.assert_close(moved.predict_offset(x), offsets)
+        assert type(moved.offset) is torch.nn.Conv2d
+        assert list(moved.state_dict()) == names == list(before)
+        steps[rate] = {name: value - before[name] for name, value in moved.state_dict().items()}
+    assert steps[1]["offset.weight"].abs().max() > 0
+    for name, step in steps[1].items():
+        torch.testing.assert_close(steps[10][name], 10 * step, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["dysample:rate=10", "dysample+:frozen:init=nearest"])
+def test_how_offsets_learn_changes_nothing_but_them(arm, digits, tmp_path, monkeypatch):
+    """One epoch: the start, the images and the kept layers are those of plain DySample; frozen offsets stay at 0."""
+    import torch
+    from ultralytics import YOLO
+
+    monkeypatch.chdir(tmp_path)
+    settings = {"imgsz": 64, "epochs": 1, "batch": 8, "workers": 0, "optimizer": "SGD", "freeze": 1}
+    kept = {}
+    for name in ("nearest", arm):
+        one = a_run(tmp_path / "out", name, 0, digits)._replace(settings=settings)
+        train(one)
+        kept[name] = YOLO(one.weights).model
+    stock, ours = (comparison.known_of(tmp_path / "out").runs[name, 0] for name in ("nearest", arm))
+    assert (stock["start"], stock["data"]) == (ours["start"], ours["data"])
+    layers = dysample_layers(kept[arm])
+    assert list(layers) == [11, 14]
+    assert {type(part) for layer in layers.values() for part in layer.children()} == {torch.nn.Conv2d}
+    assert all(bool(layer.offset.weight.any()) is ("frozen" not in arm) for layer in layers.values())
+    first, second = ([model.model[i].conv.weight for model in kept.values()] for i in (0, 1))
+    assert torch.equal(*first), "what the user froze stays frozen as well"
+    assert "frozen" in arm or not torch.equal(*second)
 
 
 def test_a_run_that_starts_otherwise_than_its_pair_stops(tmp_path):
@@ -307,6 +364,8 @@ WORDS = [
     (["data=d.yaml", "arms=nearest:init=nearest"], "arms must have no settings but :init="),
     (["data=d.yaml", "arms=dysample:init=cubic"], "got 'init=cubic' in 'dysample:init=cubic'"),
     (["data=d.yaml", "arms=dysample:groups=many"], "got 'groups=many' in"),
+    (["data=d.yaml", "arms=dysample:frozen=1"], "got 'frozen=1' in"),
+    (["data=d.yaml", "arms=dysample:rate=0"], "arms must have a :rate above 0, and none where offsets are :frozen"),
     (
         ["data=d.yaml", "arms=dysample:groups=7"],
         "arms: dysample:groups=7: DySample, row 11 of yolov10n.yaml: groups must be",
