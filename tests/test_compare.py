@@ -26,7 +26,7 @@ from yolov10_dysample.study import checks, compare_report, comparison, scoring
 from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, slug, upsampling_rows, with_arm
 from yolov10_dysample.study.compare_report import draw_report
 from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
-from yolov10_dysample.study.paired import gain, interval_above_zero, is_gain, last, load, paired, size
+from yolov10_dysample.study.paired import gain, is_gain, last, load, outcome, paired, precision
 from yolov10_dysample.study.progress import Reporter
 from yolov10_dysample.study.schedule import carry_out_all
 from yolov10_dysample.study.tables import between
@@ -226,10 +226,31 @@ def test_precision_by_size_is_one_for_what_is_found_and_less_where_it_is_not(dig
     areas = np.array([box["area"] for box in truth.coco["annotations"]])
     assert (areas < low).mean() == pytest.approx(1 / 3, abs=0.1)
     assert (areas > high).mean() == pytest.approx(1 / 3, abs=0.1)
+    assert all_found["AP75"] == 1
+    loose = Perfect(truth)
+    for box in loose.jdict:  # 0.7 of the true box
+        box["bbox"] = [*box["bbox"][:2], 0.7 * box["bbox"][2], box["bbox"][3]]
+    found = scoring.precision_by_size(loose, given, truth)
+    assert found["AP75"] < 0.1
+    assert found["all"] == pytest.approx(0.5, abs=0.1)
     without = scoring.precision_by_size(Perfect(truth, lambda area: area >= high - 1), given, truth)
     assert without["small"] == 0
     assert without["medium"] < 0.4
     assert without["large"] == 1
+
+
+def test_only_a_test_split_with_labels_is_scored(digits, tmp_path):
+    about = {**yaml.safe_load(digits.read_text()), "path": str(digits.parent)}
+    found = {}
+    (tmp_path / "images").mkdir()
+    shutil.copy(next((digits.parent / "images/val").iterdir()), tmp_path / "images")
+    for name, test in {"none": None, "train": "images/train", "unlabelled": str(tmp_path / "images")}.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({**about, **({"test": test} if test else {})}))
+        found[name] = scoring.unseen_truth(str(file))
+    assert found["none"] is None
+    assert found["unlabelled"] is None
+    assert (found["train"].split, len(found["train"].files)) == ("test", 24)
 
 
 def test_precision_by_size_knows_the_class_numbers_that_ultralytics_writes_for_coco(digits, tmp_path):
@@ -288,24 +309,38 @@ def test_seeds_without_a_partner_are_left_out_of_pairs(folder):
 
 def test_a_gain_is_claimed_only_where_the_interval_lies_above_zero(folder):
     records = load(folder)
-    assert interval_above_zero(gain(records, "dysample", "nearest"))
-    assert not interval_above_zero(gain(records, "bilinear", "nearest"))
-    assert "dysample is better than nearest (5 pairs, p = 0.062) and bilinear (5 pairs" in compare_report.verdict(
-        records
+    assert outcome(gain(records, "dysample", "nearest")) == "better"
+    assert outcome(gain(records, "nearest", "dysample")) == "worse"
+    assert outcome(gain(records, "bilinear", "nearest")) == "not settled"
+    assert (
+        "- dysample: better than nearest by +0.030 [+0.010, +0.050] (5 pairs, p = 0.062); better than bilinear by +0.0"
+        in compare_report.verdict(records)
     )
     for seed in (0, 1):
         stock = records["nearest"][seed]["epochs"][-1]["mAP50-95"]
         append_line(folder / "records.jsonl", record(stock - 0.05, seed, "dysample"))
-    assert "dysample is not shown to be better than nearest (5 pairs, p = " in compare_report.verdict(load(folder))
+    assert "dysample: not settled against nearest, +0.0" in compare_report.verdict(load(folder))
+
+
+def test_arms_are_equivalent_only_where_the_whole_interval_is_within_the_margin(folder):
+    for seed, less in enumerate((0.001, -0.001, 0.001, -0.001, 0.001, 0)):
+        stock = record(0.30 + 0.02 * seed, seed, "nearest")
+        append_line(folder / "records.jsonl", stock)
+        append_line(folder / "records.jsonl", record(0.30 + 0.02 * seed - less, seed, "dysample"))
+    said = compare_report.verdict(load(folder))
+    assert "dysample: within ±0.004 of nearest, -0.000 [-0.001, +0.001] (equivalence, 6 pairs, p = 1.000)" in said
+    for seed in (0, 1):
+        append_line(folder / "records.jsonl", record(0.33 + 0.02 * seed, seed, "dysample"))
+    assert "dysample: not settled against nearest" in compare_report.verdict(load(folder))
 
 
 @pytest.mark.parametrize(
     ("pairs", "says"),
     [
-        (5, "dysample is better than nearest (5 pairs, p = 0.062)"),
-        (4, "dysample is not shown to be better than nearest (4 pairs, p = 0.125: too few)"),
-        (3, "dysample is not shown to be better than nearest (3 pairs, p = 0.250: too few)"),
-        (1, "dysample is not shown to be better than nearest (1 pair: too few)"),
+        (5, "dysample: better than nearest by +0.030 [+0.010, +0.050] (5 pairs, p = 0.062)"),
+        (4, "dysample: not settled against nearest, +0.035 [+0.014, +0.056] (4 pairs, p = 0.125: too few)"),
+        (3, "dysample: not settled against nearest, +0.040 [+0.015, +0.065] (3 pairs, p = 0.250: too few)"),
+        (1, "dysample: not settled against nearest, +0.050 (1 pair: too few)"),
     ],
 )
 def test_too_few_pairs_cannot_win(pairs, says, folder):
@@ -321,6 +356,49 @@ def test_the_last_epoch_counts_not_the_best(folder):
     runs = load(folder)["nearest"]
     runs[0]["epochs"][0]["mAP50-95"] = 0.99
     assert last(runs[0]) == 0.30
+
+
+@pytest.fixture
+def both_directions(folder, tmp_path_factory):
+    """The comparison of ``folder``, and one on other data whose pairs are the other way round."""
+    other = tmp_path_factory.mktemp("other")
+    about = {**comparison.known_of(folder).comparison, "data": "back.yaml"}
+    append_line(other / "records.jsonl", {"comparison": about})
+    for seed in range(5):
+        for arm, value in {"nearest": 0.6, "dysample": 0.6 - 0.01 * (seed + 1)}.items():
+            append_line(other / "records.jsonl", record(value, seed, arm, start="c", data="d"))
+    return folder, other
+
+
+def test_comparisons_of_several_data_are_pooled_pair_by_pair(both_directions, capsys):
+    assert main(["compare", "report=" + ",".join(map(str, both_directions))]) == 0
+    printed = capsys.readouterr().out
+    assert "Pooled over `d.yaml`, `back.yaml`, each pair within its own comparison." in printed
+    # The differences 1, 2, 3, 4, 5 and their opposites: mean 0, and Student's t for 9 degrees of freedom is 2.2622.
+    half = 2.2622 * np.std([1, 2, 3, 4, 5, -1, -2, -3, -4, -5], ddof=1) / 10**0.5 / 100
+    (row,) = (line for line in printed.splitlines() if line.startswith("| dysample less nearest |"))
+    assert re.fullmatch(rf".* 10 \| [+-]0\.000 \[-{half:.3f}, \+{half:.3f}\], p = \d\.\d+ \| not settled \|", row)
+    assert "| dysample less bilinear | 5 |" in printed
+
+
+def test_comparisons_that_differ_in_more_than_their_data_are_not_pooled(both_directions):
+    lines = read_lines(both_directions[1] / "records.jsonl")
+    lines[0]["comparison"]["settings"] = {"epochs": 9}
+    (both_directions[1] / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert compare_report.pooled_report([[folder] for folder in both_directions]).startswith("Not pooled:")
+
+
+def test_precision_at_high_overlap_and_on_places_never_trained_on_are_reported_where_they_are_known(folder):
+    assert "AP75" not in compare_report.report(folder)
+    assert "test split" not in compare_report.report(folder)
+    for seed in range(5):
+        for arm, value in {"nearest": 0.4, "dysample": 0.5 + seed / 100}.items():
+            scores = {"limits_px": [12.0, 19.0], "all": value, "AP75": value - 0.3, "small": 0, "medium": 0, "large": 0}
+            append_line(folder / "records.jsonl", {"arm": arm, "seed": seed, "sizes": scores, "test": scores})
+    text = compare_report.report(folder)
+    assert "| upsampling | AP75 | less nearest's | AP small" in text
+    assert "| dysample | 0.220 ± 0.016 | **+0.120" in text
+    assert "| dysample | 0.520 ± 0.016 | **+0.120" in text.partition("on the test split")[2]
 
 
 def test_records_that_are_no_pairs_are_not_reported(folder):
@@ -352,7 +430,7 @@ def test_a_size_without_objects_and_a_run_without_scores_are_told_as_such(folder
     text = compare_report.report(folder)
     assert "Left out, trained but not scored yet: dysample, seed 8." in text
     assert "| dysample | 6 |" in text
-    assert gain(load(folder), "dysample", "nearest", size("small"))["n"] == 5
+    assert gain(load(folder), "dysample", "nearest", precision("small"))["n"] == 5
 
 
 # The command.

@@ -118,17 +118,20 @@ def _run(values: dict[str, Any]) -> int:
 
 
 def _report(values: dict[str, Any]) -> int:
-    from yolov10_dysample.study.compare_report import write_report
-    from yolov10_dysample.study.comparison import RECORDS, known_of
+    from yolov10_dysample.study.compare_report import pooled_report, write_report
+    from yolov10_dysample.study.comparison import by_comparison
 
     others = [key.name for key in KEYS if key.name != "report" and values[key.name] != key.default]
     if others or values["settings"]:
         raise ValueError(f"report writes from records alone, got {', '.join([*others, *values['settings']])} as well")
-    for folder in values["report"]:
-        if known_of(folder).comparison is None:
-            raise ValueError(f"report must be folders of comparisons, got '{folder}', which has no {RECORDS} of one")
-    for folder in values["report"]:
-        print(write_report(folder))
+    try:
+        comparisons = by_comparison(values["report"])
+    except ValueError as error:
+        raise ValueError(f"report {error}") from None
+    for folders in comparisons:
+        print(write_report(*folders))
+    if len(comparisons) > 1:
+        print(pooled_report(comparisons))
     return 0
 
 

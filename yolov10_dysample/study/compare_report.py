@@ -21,8 +21,20 @@ import numpy as np
 
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.arms import BILINEAR, NEAREST, STOCK
-from yolov10_dysample.study.comparison import MAP, MAP50, RECORDS, SIZES, is_scored, known_of
-from yolov10_dysample.study.paired import MIN_PAIRS, Records, gain, is_gain, last, load, paired, size
+from yolov10_dysample.study.comparison import MAP, MAP50, RECORDS, is_scored, known_of
+from yolov10_dysample.study.paired import (
+    MARGIN,
+    MIN_PAIRS,
+    Records,
+    gain,
+    is_gain,
+    last,
+    load,
+    outcome,
+    paired,
+    pooled,
+    precision,
+)
 from yolov10_dysample.study.tables import Table, between, markdown
 
 if TYPE_CHECKING:
@@ -34,6 +46,7 @@ __all__ = [
     "TITLES",
     "draw_report",
     "every_report",
+    "pooled_report",
     "report",
     "section",
     "summary",
@@ -44,6 +57,11 @@ __all__ = [
 BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
 SUMMARY_BEGIN, SUMMARY_END = "<!-- accuracy-summary:begin -->", "<!-- accuracy-summary:end -->"
 TITLES = {"scratch": "Trained from scratch", "warm": "Fine-tuned from a trained stock model"}
+#: What the verdicts go by.
+RULE = (
+    f"A difference is shown by a 95 % interval that leaves out 0, and equivalence by one within ±{MARGIN}, from at "
+    f"least {MIN_PAIRS} pairs (with n pairs, p cannot be below 2 / 2^n)."
+)
 COLOURS = {NEAREST: "#78909c", BILINEAR: "#1e88e5", "dysample": "#2e7d32", "dysample+": "#8e24aa"}
 MORE = ("#ef6c00", "#c2185b", "#00897b", "#5d4037", "#fdd835", "#3949ab")
 
@@ -91,18 +109,33 @@ def results_table(records: Records, latency: dict[str, Any] | None) -> Table:
 
 def sizes_table(records: Records) -> Table:
     low, high = next(iter(next(iter(records.values())).values()))["sizes"]["limits_px"]
-    names = [f"small, below {low:.0f} px", f"medium, to {high:.0f} px", "large"]
+    columns = {"AP75": "AP75", "small": f"AP small, below {low:.0f} px"}
+    columns |= {"medium": f"AP medium, to {high:.0f} px", "large": "AP large"}
+    if not any("AP75" in run["sizes"] for runs in records.values() for run in runs.values()):
+        del columns["AP75"]
     base = NEAREST if NEAREST in records else next(iter(records))
-    table = [["upsampling", *itertools.chain(*((f"AP {name}", f"less {base}'s") for name in names))]]
+    table = [["upsampling", *itertools.chain(*((title, f"less {base}'s") for title in columns.values()))]]
     for arm, runs in records.items():
         cells = [
             (
-                mean_and_deviation([run["sizes"][name] for run in runs.values()]),
-                difference_cell(gain(records, arm, base, size(name))),
+                mean_and_deviation([precision(name)(run) for run in runs.values()]),
+                difference_cell(gain(records, arm, base, precision(name))),
             )
-            for name in SIZES
+            for name in columns
         ]
         table.append([arm, *itertools.chain(*cells)])
+    return table
+
+
+def unseen_table(records: Records) -> Table:
+    """Precision on the test split, which no training saw and no setting was chosen by."""
+    bases = [base for base in STOCK if base in records]
+    value = precision("all", "test")
+    table = [["upsampling", f"{MAP} on the test split", *(f"less {base}'s" for base in bases)]]
+    for arm, runs in records.items():
+        own = mean_and_deviation([value(run) for run in runs.values()])
+        if own:
+            table.append([arm, own, *(difference_cell(gain(records, arm, base, value)) for base in bases)])
     return table
 
 
@@ -148,42 +181,57 @@ def noise(records: Records) -> str:
 
 def verdict(records: Records) -> str:
     """What the registered rule says of every DySample arm, with the pairs and the p that it says it from."""
-    ours = [arm for arm in records if arm not in STOCK]
     bases = [base for base in STOCK if base in records]
-    if not ours or not bases:
-        return ""
-    return (
-        f"A gain is a 95 % interval of the paired difference above 0, from at least {MIN_PAIRS} pairs (with n pairs, p "
-        f"cannot be below 2 / 2^n). By that, {'; '.join(_said_of(records, arm, bases) for arm in ours)}."
-    )
+    said = [
+        f"- {arm}: {'; '.join(in_words(gain(records, arm, base), base) for base in bases)}."
+        for arm in records
+        if arm not in STOCK and bases
+    ]
+    return "\n".join([RULE, "", *said]) if said else ""
 
 
-def _said_of(records: Records, arm: str, bases: list[str]) -> str:
-    found = {base: gain(records, arm, base) for base in bases}
-    better = [base for base in bases if is_gain(found[base])]
-    others = [base for base in bases if base not in better]
-    parts = [f"is better than {_listed(found, better, 'and')}"] if better else []
-    if others:
-        parts.append(f"is not shown to be better than {_listed(found, others, 'or')}")
-    return f"{arm} {', and '.join(parts)}"
-
-
-def _listed(found: dict[str, dict[str, Any] | None], bases: list[str], word: str) -> str:
-    return f" {word} ".join(f"{base} ({_evidence(found[base])})" for base in bases)
-
-
-def _evidence(found: dict[str, Any] | None) -> str:
+def in_words(found: dict[str, Any] | None, base: str) -> str:
+    """What a difference to another arm says, and from what."""
     if found is None:
-        return "no pairs"
+        return f"no pairs with {base}"
     few = ": too few" if found["n"] < MIN_PAIRS else ""
+    pairs = f"{found['n']} {'pair' if found['n'] == 1 else 'pairs'}"
     p = f", p = {found['p']:.3f}" if "p" in found else ""
-    return f"{found['n']} {'pair' if found['n'] == 1 else 'pairs'}{p}{few}"
+    difference = f"{found['mean']:+.3f}"
+    if "interval" in found:
+        difference += " [{:+.3f}, {:+.3f}]".format(*found["interval"])
+    return {
+        "better": f"better than {base} by {difference} ({pairs}{p})",
+        "worse": f"worse than {base} by {difference} ({pairs}{p})",
+        "equivalent": f"within ±{MARGIN} of {base}, {difference} (equivalence, {pairs}{p})",
+        "not settled": f"not settled against {base}, {difference} ({pairs}{p}{few})",
+    }[outcome(found)]
 
 
-def conditions(folder: Path, records: Records) -> str:
-    about = known_of(folder).comparison
+def pooled_report(comparisons: Sequence[Sequence[Path]]) -> str:
+    """The paired differences of several comparisons taken together, as Markdown: of both directions of a split, say.
+
+    Args:
+        comparisons (Sequence[Sequence[Path]]): The folders of each.
+    """
+    abouts = [known_of(*folders).comparison or {} for folders in comparisons]
+    if len({json.dumps([{**about, "data": None, "shard": None}]) for about in abouts}) > 1:
+        return "Not pooled: the comparisons differ in more than their data.\n"
+    loaded = [load(*folders) for folders in comparisons]
+    table = [["upsampling", "n", f"{MAP}, paired difference", "which says"]]
+    for arm in dict.fromkeys(arm for records in loaded for arm in records):
+        for base in STOCK:
+            found = pooled(gain(records, arm, base) for records in loaded if arm in records)
+            if found:
+                table.append([f"{arm} less {base}", str(found["n"]), difference_cell(found), outcome(found)])
+    named = ", ".join(f"`{about['data']}`" for about in abouts)
+    return f"Pooled over {named}, each pair within its own comparison. {RULE}\n\n{markdown(table)}\n"
+
+
+def conditions(folders: Sequence[Path], records: Records) -> str:
+    about = known_of(*folders).comparison
     if about is None:
-        raise ValueError(f"{folder / RECORDS} must begin with what the comparison is about")
+        raise ValueError(f"{folders[0] / RECORDS} must begin with what the comparison is about")
     runs = [run for seeds in records.values() for run in seeds.values()]
     settings = " ".join(f"{key}={value}" for key, value in about["settings"].items())
     start = f"from a trained stock model (SHA-256 {about['warm_start']}...)" if about["warm_start"] else "from scratch"
@@ -198,22 +246,30 @@ def conditions(folder: Path, records: Records) -> str:
     )
 
 
-def unscored(folder: Path) -> str:
+def unscored(folders: Sequence[Path]) -> str:
     """Which runs the report leaves out because they have no scores yet."""
-    left_out = [f"{arm}, seed {seed}" for (arm, seed), record in known_of(folder).runs.items() if not is_scored(record)]
+    runs = known_of(*folders).runs.items()
+    left_out = [f"{arm}, seed {seed}" for (arm, seed), record in runs if not is_scored(record)]
     return f"Left out, trained but not scored yet: {'; '.join(left_out)}." if left_out else ""
 
 
-def report(folder: Path, whole: bool = True) -> str:
-    """Everything, or what belongs into docs/accuracy.md, as Markdown."""
-    records = load(folder)
+def report(*folders: Path, whole: bool = True) -> str:
+    """Everything, or what belongs into docs/accuracy.md, as Markdown.
+
+    Args:
+        folders (Path): The folder of a comparison, or those of its shards.
+        whole (bool): With AP75 and the sizes of objects.
+    """
+    records = load(*folders)
     parts = [
-        conditions(folder, records),
-        unscored(folder),
-        markdown(results_table(records, known_of(folder).latency)),
+        conditions(folders, records),
+        unscored(folders),
+        markdown(results_table(records, known_of(*folders).latency)),
         noise(records),
         verdict(records),
     ]
+    if len(unseen_table(records)) > 1:
+        parts.append(markdown(unseen_table(records)))
     if len(before_table(records)) > 1:
         parts.append(markdown(before_table(records)))
     if whole:
@@ -312,9 +368,10 @@ def _draw_gains(values: dict[str, dict[int, float]], colours: dict[str, str], ax
     )
 
 
-def write_report(folder: Path) -> str:
-    """Write report.md and report.png of a comparison into its folder; returns the former's text."""
-    text, picture = report(folder), draw_report(load(folder))
+def write_report(*folders: Path) -> str:
+    """Write report.md and report.png of a comparison into its folder, or that of its shards; returns the text."""
+    text, picture = report(*folders), draw_report(load(*folders))
+    folder = folders[0] if len(folders) == 1 else folders[0].parent
     write_whole(folder / "report.md", text.encode())
     write_whole(folder / "report.png", picture)
     return text

@@ -7,7 +7,9 @@ that was trained.
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ __all__ = [
     "Comparison",
     "Known",
     "Run",
+    "by_comparison",
     "default_folder",
     "is_scored",
     "known_of",
@@ -43,12 +46,14 @@ class Comparison(NamedTuple):
         data (str): The data set YAML.
         settings (dict): Training settings.
         warm_start (str | None): The first 16 digits of the SHA-256 of the weights that all runs start from.
+        shard (str | None): Which part of the runs is meant to be here, as ``2/4``; None if it is all of them.
     """
 
     model: str
     data: str
     settings: dict[str, Any]
     warm_start: str | None
+    shard: str | None = None
 
 
 class Run(NamedTuple):
@@ -135,16 +140,35 @@ class Known(NamedTuple):
     latency: dict[str, Any] | None
 
 
-def known_of(folder: Path) -> Known:
-    """What the records of a folder say; what was noted later adds to what was noted before."""
+def known_of(*folders: Path) -> Known:
+    """What the records of a folder, or of all shards of a comparison, say; later lines add to those before."""
     comparison = latency = None
     runs: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in read_lines(folder / RECORDS):
+    for line in itertools.chain.from_iterable(read_lines(folder / RECORDS) for folder in folders):
         comparison = line.get("comparison", comparison)
         latency = line.get("latency", latency)
         if "arm" in line:
             runs.setdefault((line["arm"], line["seed"]), {}).update(line)
     return Known(comparison, runs, latency)
+
+
+def by_comparison(folders: Sequence[Path]) -> list[list[Path]]:
+    """The folders of each comparison: one, or those of its shards, which may also be named by the folder they are in.
+
+    Raises:
+        ValueError: If a folder is not a comparison's.
+    """
+    groups: dict[str, list[Path]] = {}
+    for named in folders:
+        shards = [file.parent for file in sorted(named.glob(f"shard-*/{RECORDS}"))]
+        for folder in [named] if (named / RECORDS).is_file() else shards or [named]:
+            about = known_of(folder).comparison
+            if about is None:
+                raise ValueError(f"must be folders of comparisons, got '{folder}', which has no {RECORDS} of one")
+            shard = about.get("shard")
+            all_alike = json.dumps([{**about, "shard": None}, shard.partition("/")[2]], sort_keys=True) if shard else ""
+            groups.setdefault(all_alike or str(folder), []).append(folder)
+    return list(groups.values())
 
 
 def is_scored(record: dict[str, Any]) -> bool:
