@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -451,6 +453,9 @@ WORDS = [
     (["data=d.yaml", "arms=dysample:rows=12"], "row 12 of yolov10n.yaml is Concat, not nn.Upsample"),
     (["data=d.yaml", "seeds=4-1"], "seeds must be whole numbers or ranges"),
     (["data=d.yaml", "device=7"], "device must be cpu, or indices of this machine's"),
+    (["data=d.yaml", "shard=3/2"], "shard must be a part and how many there are, such as 1/4 to 4/4, got '3/2'"),
+    (["data=d.yaml", "seeds=0", "arms=nearest", "shard=2/2"], "shard must be one of as many parts as there are runs"),
+    (["data=d.yaml", "ray=127.0.0.1:1", "device=cpu"], "ray must be the address of a running cluster, or auto on one"),
     (["data=d.yaml", "parallel=0"], "parallel must be a whole number"),
     (["data=d.yaml", "warm_start=no.pt"], "warm_start must be a weights file, got 'no.pt'"),
     (["data=d.yaml", "warm_start=empty.pt"], "warm_start must be weights that upsample"),
@@ -498,6 +503,12 @@ def test_a_missing_package_stops_it_before_any_training_with_the_line_that_insta
     monkeypatch.setitem(sys.modules, module, None)
     says = f'{module} cannot be imported; run: pip install "yolov10-dysample[compare]"'
     assert says in refused([f"data={digits}"], tmp_path, monkeypatch, capsys)
+
+
+def test_without_ray_it_names_the_line_that_installs_it(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    says = 'ray cannot be imported; run: pip install "yolov10-dysample[ray]"'
+    assert says in refused([f"data={digits}", "ray=auto"], tmp_path, monkeypatch, capsys)
 
 
 def test_a_disk_too_small_for_the_weights_of_all_runs_stops_it(digits, tmp_path, monkeypatch, capsys):
@@ -628,6 +639,127 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_all_that_is_tried_agai
     assert carry_out_all(runs, again, Reporter()) == []
     assert again.started == [("nearest", 1), ("dysample", 1)]
     assert "6 runs, 4 of them finished before" in capsys.readouterr().err
+
+
+def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(folder, digits, tmp_path, monkeypatch):
+    from yolov10_dysample.commands import compare
+
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    whole = comparison.known_of(folder).runs
+    words = [f"data={digits}", "device=cpu", "epochs=2", "out=parts"]
+    runs = []
+    for part in ("1/2", "2/2"):
+        _, mine, _ = compare._prepared(compare.COMMAND.values([*words, f"shard={part}"]))
+        runs += mine
+        for one in mine:
+            append_line(one.records, whole[one.arm, one.seed])
+    assert sorted((one.arm, one.seed) for one in runs) == sorted(whole)
+
+    assert main(["compare", "report=parts"]) == 0
+    shards = sorted(Path("parts").glob("shard-*"))
+    assert [shard.name for shard in shards] == ["shard-1-of-2", "shard-2-of-2"]
+    assert comparison.by_comparison([Path("parts"), folder]) == [shards, [folder]]
+    assert compare_report.verdict(load(*shards)) == compare_report.verdict(load(folder))
+    assert "| dysample | 5 |" in Path("parts/report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def two_machines(monkeypatch):
+    """A Ray cluster of two machines of one core: itself, and the one that may be lost."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short:  # for sockets
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        Path(short, "ray").mkdir()
+        machine = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=machine)
+        yield cluster, cluster.add_node(**machine)
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_machine_lost_in_the_middle_loses_no_run_and_repeats_none_that_was_finished(two_machines, tmp_path, capsys):
+    """Trainings are stand-ins of seconds. The second machine is lost in the middle of its second run."""
+    from yolov10_dysample.study.ray_workers import RayWorkers, connect
+
+    cluster, second = two_machines
+    assert connect(cluster.address).cores == [1, 1]
+    diary, start, results = tmp_path / "diary", tmp_path / "start.yaml", record(0.5, 0, "nearest")
+    start.write_text("what all runs start from")
+
+    def stand_in(run):
+        import os
+        import time
+        from pathlib import Path
+
+        import ray
+
+        def note(what):
+            with diary.open("a") as stream:
+                print(what, run.seed, ray.get_runtime_context().get_node_id(), file=stream, flush=True)
+
+        assert Path(run.model).read_text() == "what all runs start from"
+        note("began")
+        time.sleep(2)
+        run.weights.parent.mkdir(parents=True)
+        run.weights.write_bytes(os.urandom(2**20))  # too large to come with the answer
+        run.note(**{**results, "seed": run.seed})
+        note("ended")
+
+    def lines_of(what, machine=""):
+        lines = diary.read_text().splitlines() if diary.exists() else []
+        return [line.split()[1] for line in lines if line.startswith(what) and machine in line]
+
+    def lose_the_second():
+        while len(lines_of("began", second.node_id)) < 2:
+            time.sleep(0.05)
+        cluster.remove_node(second, allow_graceful=False)
+
+    runs = [a_run(tmp_path / "out", seed=seed)._replace(model=str(start)) for seed in range(5)]
+    killer = threading.Thread(target=lose_the_second, daemon=True)
+    killer.start()
+    assert carry_out_all(runs, RayWorkers(2, stand_in), Reporter()) == []
+    assert not killer.is_alive()
+    lines = [line for line in read_lines(tmp_path / "out/records.jsonl") if "arm" in line]
+    assert sorted(line["seed"] for line in lines) == list(range(5)), "each is recorded once"
+    assert all(one.weights.stat().st_size == 2**20 for one in runs)
+    assert sorted(lines_of("ended")) == list("01234"), "each is finished once"
+    assert len(lines_of("began")) == 6, "only the run that was lost begins again"
+    assert carry_out_all(runs, OneAtATime(), Reporter()) == []
+    assert "5 runs, 5 of them finished before" in capsys.readouterr().err
+
+
+def test_what_another_machine_found_is_recorded_once_and_never_if_it_is_no_pair(tmp_path):
+    from yolov10_dysample.study import ray_workers
+
+    here = a_run(tmp_path / "here", "dysample", 3)
+    comparison.same_as_its_pair(here._replace(arm="nearest"), "weights", "a" * 64)
+
+    def do(run, start="a"):
+        comparison.same_as_its_pair(run, "weights", start * 64)
+        run.weights.parent.mkdir(parents=True)
+        run.weights.write_bytes(b"weights")
+        run.note(**record(0.5, 3, "dysample"))
+        raise RuntimeError("no memory for the scores")
+
+    def apart(do):
+        return ray_workers._carry_out_apart(here._asdict(), None, ray_workers._packed(here), do)
+
+    other = apart(lambda run: do(run, "b"))
+    assert "weights of dysample is not that of nearest" in other.why
+    assert other.lines == []
+    found = apart(do)
+    assert found.why.endswith("RuntimeError: no memory for the scores")
+    for _ in range(2):
+        ray_workers._unpack(here, found)
+    assert len(read_lines(here.records)) == 1
+    assert here.weights.read_bytes() == b"weights"
+    late = a_run(tmp_path / "here", "dysample-s", 3)
+    with pytest.raises(RuntimeError, match="is not that of nearest"):
+        ray_workers._unpack(late, found._replace(pairs=[{**found.pairs[0], "digest": "c"}]))
+    assert late.record() == {}
 
 
 def test_a_trained_run_without_scores_is_trained_again_only_if_its_weights_are_gone(tmp_path):

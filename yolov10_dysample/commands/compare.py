@@ -17,6 +17,7 @@ from yolov10_dysample.study.packages import require_packages
 if TYPE_CHECKING:
     from yolov10_dysample.study.comparison import Comparison, Run
     from yolov10_dysample.study.progress import Reporter
+    from yolov10_dysample.study.schedule import Workers
 
 __all__ = ["COMMAND"]
 
@@ -38,6 +39,13 @@ def _seeds(text: str) -> list[int]:
             raise ValueError(f"must be whole numbers or ranges, such as 0-4 or 0,3,7, got {text!r}")
         seeds += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(seeds))
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not part.isdecimal() or not parts.isdecimal() or not 1 <= int(part) <= int(parts):
+        raise ValueError(f"must be a part and how many there are, such as 1/4 to 4/4, got {text!r}")
+    return int(part), int(parts)
 
 
 def _device(text: str) -> str:
@@ -65,7 +73,17 @@ KEYS = (
     Key("device", "cpu, or GPUs that runs take turns on, such as 0,1 (default: the first GPU)", several(_device)),
     Key("parallel", "runs at a time (default: one a GPU, or one a core)", whole(1)),
     Key("out", "folder of the records (default: runs/compare/, named after data, model and start)", Path),
-    Key("report", "folders of comparisons whose reports are to be written again, without training", several(Path)),
+    Key(
+        "ray",
+        "address of a Ray cluster whose machines take the runs, or auto on one of them; each needs the package, and "
+        "the data set in the same place (default: this machine alone)",
+    ),
+    Key("shard", "carry out every n-th run alone, as part i of n: 2/4, in a folder of its own (default: all)", _shard),
+    Key(
+        "report",
+        "folders of comparisons, or of their shards, whose reports are to be written, without training",
+        several(Path),
+    ),
 )
 
 
@@ -90,31 +108,44 @@ def _run(values: dict[str, Any]) -> int:
         require_packages(MODULES, "compare")
         if values["report"]:
             return _report(values)
+        if values["ray"]:
+            require_packages(("ray",), "ray")
         comparison, runs, parallel = _prepared(values)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from None
     from yolov10_dysample.study.compare_report import write_report
     from yolov10_dysample.study.progress import Reporter
-    from yolov10_dysample.study.schedule import LocalWorkers, carry_out_all
+    from yolov10_dysample.study.schedule import carry_out_all
 
     out = Path(runs[0].out)
-    devices = values["device"] or [runs[0].device]
     try:
         with Reporter() as report:
-            report(
-                f"{out}: {parallel} at a time on {', '.join(devices)}; stop it at any time, the same command goes on"
-            )
-            failed = carry_out_all(runs, LocalWorkers(devices, parallel), report)
+            workers, where = _workers(values, runs[0].device, parallel)
+            report(f"{out}: {parallel} at a time on {where}; stop it at any time, the same command goes on")
+            failed = carry_out_all(runs, workers, report)
             if failed:
                 report(f"{len(failed)} runs failed; the same command tries what is missing again")
                 return 1
-            _measure_latency(out, runs, comparison, report)
+            if not values["shard"]:
+                _measure_latency(out, runs, comparison, report)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     print(write_report(out))
     print(f"written to {out / 'report.md'} and {out / 'report.png'}")
     return 0
+
+
+def _workers(values: dict[str, Any], device: str, parallel: int) -> tuple[Workers, str]:
+    """What carries out the runs, and where that is."""
+    if values["ray"]:
+        from yolov10_dysample.study.ray_workers import RayWorkers
+
+        return RayWorkers(parallel), f"the Ray cluster, each on {'cores' if device == 'cpu' else 'a GPU'}"
+    from yolov10_dysample.study.schedule import LocalWorkers
+
+    devices = values["device"] or [device]
+    return LocalWorkers(devices, parallel), ", ".join(devices)
 
 
 def _report(values: dict[str, Any]) -> int:
@@ -137,8 +168,6 @@ def _report(values: dict[str, Any]) -> int:
 
 def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
     """What is to be done, after all checks; the last of them notes in the folder what it is about."""
-    import torch
-
     from yolov10_dysample.study import checks
     from yolov10_dysample.study.arms import parse_arm
     from yolov10_dysample.study.comparison import Comparison, Run, default_folder, is_scored, require_same_settings
@@ -148,28 +177,52 @@ def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
     start = checks.checked_start(values["model"], values["warm_start"], DEFAULT_MODEL)
     checks.check_arms(start.network, [parse_arm(name) for name in values["arms"]])
 
-    devices = values["device"] or ["0" if torch.cuda.is_available() else "cpu"]
-    on_cpu = devices == ["cpu"]
-    cores = os.cpu_count() or 1
     pairs = [(name, seed) for seed in values["seeds"] for name in values["arms"]]
-    parallel = min(values["parallel"] or (cores if on_cpu else len(devices)), len(pairs))
     out = values["out"] or default_folder(values["data"], start.model, start.weights)
+    shard = None
+    if values["shard"]:
+        part, parts = values["shard"]
+        pairs = pairs[part - 1 :: parts]
+        shard, out = f"{part}/{parts}", out / f"shard-{part}-of-{parts}"
+        if not pairs:
+            raise ValueError(f"shard must be one of as many parts as there are runs at most, got {shard}")
+    device, parallel, threads = _places(values, len(pairs))
     common: dict[str, Any] = {
         "model": start.weights or start.model,
         "warm_start": bool(start.weights),
         "data": values["data"],
-        "settings": {**checks.DEFAULTS, **({"workers": 0} if on_cpu else {}), **values["settings"]},
-        "device": devices[0],
-        "threads": max(1, cores // parallel),
+        "settings": {**checks.DEFAULTS, **({"workers": 0} if device == "cpu" else {}), **values["settings"]},
+        "device": device,
+        "threads": threads,
         "out": str(out),
     }
     runs = [Run(arm=name, seed=seed, **common) for name, seed in pairs]
     to_do = sum(not is_scored(run.record()) for run in runs)
     checks.check_out(out, sum(p.numel() for p in start.network.parameters()), to_do, parallel)
     checks.check_data(values["data"])
-    comparison = Comparison(start.model, values["data"], common["settings"], start.digest)
+    comparison = Comparison(start.model, values["data"], common["settings"], start.digest, shard)
     require_same_settings(out, comparison)
     return comparison, runs, parallel
+
+
+def _places(values: dict[str, Any], runs: int) -> tuple[str, int, int]:
+    """The device of the runs, how many of them at a time, and the threads of each."""
+    import torch
+
+    if values["ray"]:
+        from yolov10_dysample.study.ray_workers import connect
+
+        if values["device"] not in (None, ["cpu"]):
+            raise ValueError(f"device must be cpu or left to Ray, got {','.join(values['device'])}")
+        cluster = connect(values["ray"])
+        on_gpu = bool(cluster.gpus) and not values["device"]
+        parallel = min(values["parallel"] or (cluster.gpus if on_gpu else sum(cluster.cores)), runs)
+        threads = max(1, min(sum(cluster.cores) // parallel, *cluster.cores))
+        return ("0" if on_gpu else "cpu"), parallel, (1 if on_gpu else threads)
+    devices = values["device"] or ["0" if torch.cuda.is_available() else "cpu"]
+    cores = os.cpu_count() or 1
+    parallel = min(values["parallel"] or (cores if devices == ["cpu"] else len(devices)), runs)
+    return devices[0], parallel, max(1, cores // parallel)
 
 
 def _measure_latency(out: Path, runs: list[Run], comparison: Comparison, report: Reporter) -> None:

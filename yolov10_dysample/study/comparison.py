@@ -19,6 +19,7 @@ from yolov10_dysample.study.json_files import append_line, append_once, read_lin
 __all__ = [
     "MAP",
     "MAP50",
+    "PAIRS",
     "RECORDS",
     "SIZES",
     "Comparison",
@@ -36,6 +37,8 @@ MAP, MAP50 = "mAP50-95", "mAP50"
 SIZES = ("small", "medium", "large")
 #: The file of a comparison that is worth keeping.
 RECORDS = "records.jsonl"
+#: What the first run of each seed started from and saw.
+PAIRS = "pairs.jsonl"
 
 
 class Comparison(NamedTuple):
@@ -212,7 +215,7 @@ def same_as_its_pair(run: Run, what: str, digest: str) -> str:
         RuntimeError: If the first run of this seed noted another one.
     """
     line = {"seed": run.seed, "what": what, "digest": digest, "arm": run.arm}
-    first = append_once(Path(run.out) / "pairs.jsonl", line, key=("seed", "what"))
+    first = append_once(Path(run.out) / PAIRS, line, key=("seed", "what"))
     if first["digest"] != digest:
         raise RuntimeError(
             f"seed {run.seed}: {what} of {run.arm} is not that of {first['arm']}, so that they cannot be compared in "
