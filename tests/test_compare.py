@@ -1,12 +1,16 @@
 """The comparison is fair and loses nothing, and its report says what the records say: no more, the same every time."""
 
+import copy
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,14 +25,14 @@ from tests.documents import documented
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.model_files import find_stock
 from yolov10_dysample.study import checks, compare_report, comparison, scoring
-from yolov10_dysample.study.arms import parse_arm, slug, upsampling_rows, with_arm
-from yolov10_dysample.study.compare_figure import draw_report
-from yolov10_dysample.study.json_files import append_line, read_lines, write_json
-from yolov10_dysample.study.paired import interval_above_zero, is_gain, paired
+from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, slug, upsampling_rows, with_arm
+from yolov10_dysample.study.compare_report import draw_report
+from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
+from yolov10_dysample.study.paired import gain, is_gain, last, load, outcome, paired, precision
 from yolov10_dysample.study.progress import Reporter
 from yolov10_dysample.study.schedule import carry_out_all
 from yolov10_dysample.study.tables import between
-from yolov10_dysample.study.training import dysample_layers
+from yolov10_dysample.study.training import dysample_layers, train
 
 STOCK = yaml.safe_load(find_stock("yolov10n.yaml").read_text())
 DIGEST = {"start": "a", "data": "b"}
@@ -51,7 +55,7 @@ def record(value, seed, arm, **more):
 def folder(tmp_path):
     """Records of five pairs: DySample gains 0.01 to 0.05, bilinear nothing."""
     about = {"model": "yolov10n.yaml", "data": "d.yaml", "settings": {"epochs": 2}, "warm_start": None}
-    write_json(tmp_path / "comparison.json", about)
+    append_line(tmp_path / "records.jsonl", {"comparison": about})
     for seed in range(5):
         stock = 0.30 + 0.02 * seed
         values = {"nearest": stock, "bilinear": stock + 0.01 * (-1) ** seed, "dysample": stock + 0.01 * (seed + 1)}
@@ -63,7 +67,7 @@ def folder(tmp_path):
 def keep(folder, wanted):
     """Leave only some of the records."""
     file = folder / "records.jsonl"
-    lines = [line for line in read_lines(file) if wanted(line)]
+    lines = [line for line in read_lines(file) if "arm" not in line or wanted(line)]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -108,6 +112,61 @@ def test_an_arm_may_swap_one_row():
     assert upsampling_rows(model) == [11]
 
 
+@pytest.mark.parametrize("kind", ["dysample", "dysample-s+"])
+def test_offsets_at_another_rate_start_alike_move_as_many_times_as_far_and_are_kept_as_a_plain_layer(kind):
+    import torch
+
+    from yolov10_dysample.dysample import VARIANTS, DySample
+
+    x = torch.rand(2, 32, 5, 4)
+    steps = {}
+    for rate in (1, 10):
+        torch.manual_seed(0)
+        layer = DySample(32, **VARIANTS[kind])
+        before, first = copy.deepcopy(layer.state_dict()), layer.predict_offset(x)
+        set_rate(layer, rate)
+        torch.testing.assert_close(layer.predict_offset(x), first)
+        names = list(layer.state_dict())
+        optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3, eps=1e-16)
+        layer.predict_offset(x).pow(3).sum().backward()
+        optimizer.step()
+        moved = pickle.loads(pickle.dumps(copy.deepcopy(layer)))  # as a trainer's average and checkpoint are made
+        offsets = moved.predict_offset(x)
+        fold_rates(moved)
+        torch.testing.assert_close(moved.predict_offset(x), offsets)
+        assert type(moved.offset) is torch.nn.Conv2d
+        assert list(moved.state_dict()) == names == list(before)
+        steps[rate] = {name: value - before[name] for name, value in moved.state_dict().items()}
+    assert steps[1]["offset.weight"].abs().max() > 0
+    for name, step in steps[1].items():
+        torch.testing.assert_close(steps[10][name], 10 * step, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["dysample:rate=10", "dysample+:frozen:init=nearest"])
+def test_how_offsets_learn_changes_nothing_but_them(arm, digits, tmp_path, monkeypatch):
+    """One epoch: the start, the images and the kept layers are those of plain DySample; frozen offsets stay at 0."""
+    import torch
+    from ultralytics import YOLO
+
+    monkeypatch.chdir(tmp_path)
+    settings = {"imgsz": 64, "epochs": 1, "batch": 8, "workers": 0, "optimizer": "SGD", "freeze": 1}
+    kept = {}
+    for name in ("nearest", arm):
+        one = a_run(tmp_path / "out", name, 0, digits)._replace(settings=settings)
+        train(one)
+        kept[name] = YOLO(one.weights).model
+    stock, ours = (comparison.known_of(tmp_path / "out").runs[name, 0] for name in ("nearest", arm))
+    assert (stock["start"], stock["data"]) == (ours["start"], ours["data"])
+    layers = dysample_layers(kept[arm])
+    assert list(layers) == [11, 14]
+    assert {type(part) for layer in layers.values() for part in layer.children()} == {torch.nn.Conv2d}
+    assert all(bool(layer.offset.weight.any()) is ("frozen" not in arm) for layer in layers.values())
+    first, second = ([model.model[i].conv.weight for model in kept.values()] for i in (0, 1))
+    assert torch.equal(*first), "what the user froze stays frozen as well"
+    assert "frozen" in arm or not torch.equal(*second)
+
+
 def test_a_run_that_starts_otherwise_than_its_pair_stops(tmp_path):
     one, other = a_run(tmp_path, "nearest", 3), a_run(tmp_path, "dysample", 3)
     same_as_its_pair = comparison.same_as_its_pair
@@ -123,7 +182,7 @@ def test_a_folder_keeps_to_one_recipe(tmp_path):
     comparison.require_same_settings(tmp_path, first)
     with pytest.raises(ValueError, match=r"settings was \{'epochs': 3\}, now \{'epochs': 4\}.*name another out="):
         comparison.require_same_settings(tmp_path, first._replace(settings={"epochs": 4}))
-    assert json.loads((tmp_path / "comparison.json").read_text())["settings"] == {"epochs": 3}
+    assert comparison.known_of(tmp_path).comparison["settings"] == {"epochs": 3}
 
 
 # What is measured of a run.
@@ -169,10 +228,31 @@ def test_precision_by_size_is_one_for_what_is_found_and_less_where_it_is_not(dig
     areas = np.array([box["area"] for box in truth.coco["annotations"]])
     assert (areas < low).mean() == pytest.approx(1 / 3, abs=0.1)
     assert (areas > high).mean() == pytest.approx(1 / 3, abs=0.1)
+    assert all_found["AP75"] == 1
+    loose = Perfect(truth)
+    for box in loose.jdict:  # 0.7 of the true box
+        box["bbox"] = [*box["bbox"][:2], 0.7 * box["bbox"][2], box["bbox"][3]]
+    found = scoring.precision_by_size(loose, given, truth)
+    assert found["AP75"] < 0.1
+    assert found["all"] == pytest.approx(0.5, abs=0.1)
     without = scoring.precision_by_size(Perfect(truth, lambda area: area >= high - 1), given, truth)
     assert without["small"] == 0
     assert without["medium"] < 0.4
     assert without["large"] == 1
+
+
+def test_only_a_test_split_with_labels_is_scored(digits, tmp_path):
+    about = {**yaml.safe_load(digits.read_text()), "path": str(digits.parent)}
+    found = {}
+    (tmp_path / "images").mkdir()
+    shutil.copy(next((digits.parent / "images/val").iterdir()), tmp_path / "images")
+    for name, test in {"none": None, "train": "images/train", "unlabelled": str(tmp_path / "images")}.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({**about, **({"test": test} if test else {})}))
+        found[name] = scoring.unseen_truth(str(file))
+    assert found["none"] is None
+    assert found["unlabelled"] is None
+    assert (found["train"].split, len(found["train"].files)) == ("test", 24)
 
 
 def test_precision_by_size_knows_the_class_numbers_that_ultralytics_writes_for_coco(digits, tmp_path):
@@ -208,7 +288,7 @@ def test_learnt_offsets_are_those_of_the_layers(digits, tmp_path):
 
 
 def test_paired_differences_have_student_s_interval_and_the_exact_sign_flip_p(folder):
-    found = compare_report.gain(compare_report.load(folder), "dysample", "nearest")
+    found = gain(load(folder), "dysample", "nearest")
     assert found["differences"] == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05])
     # Of 1, 2, 3, 4, 5: mean 3, standard error 1 / sqrt(2), and Student's t for 4 degrees of freedom is 2.776.
     assert found["interval"] == pytest.approx([0.03 - 0.02776 / 2**0.5, 0.03 + 0.02776 / 2**0.5], abs=1e-5)
@@ -225,59 +305,114 @@ def test_many_pairs_are_judged_quickly_and_the_same_every_time():
 
 def test_seeds_without_a_partner_are_left_out_of_pairs(folder):
     keep(folder, lambda line: (line["arm"], line["seed"]) != ("nearest", 4))
-    found = compare_report.gain(compare_report.load(folder), "dysample", "nearest")
+    found = gain(load(folder), "dysample", "nearest")
     assert found["seeds"] == [0, 1, 2, 3]
 
 
 def test_a_gain_is_claimed_only_where_the_interval_lies_above_zero(folder):
-    records = compare_report.load(folder)
-    assert interval_above_zero(compare_report.gain(records, "dysample", "nearest"))
-    assert not interval_above_zero(compare_report.gain(records, "bilinear", "nearest"))
-    assert "dysample is better than nearest (5 pairs, p = 0.062) and bilinear (5 pairs" in compare_report.verdict(
-        records
+    records = load(folder)
+    assert outcome(gain(records, "dysample", "nearest")) == "better"
+    assert outcome(gain(records, "nearest", "dysample")) == "worse"
+    assert outcome(gain(records, "bilinear", "nearest")) == "not settled"
+    assert (
+        "- dysample: better than nearest by +0.030 [+0.010, +0.050] (5 pairs, p = 0.062); better than bilinear by +0.0"
+        in compare_report.verdict(records)
     )
     for seed in (0, 1):
         stock = records["nearest"][seed]["epochs"][-1]["mAP50-95"]
         append_line(folder / "records.jsonl", record(stock - 0.05, seed, "dysample"))
-    assert "dysample is not shown to be better than nearest (5 pairs, p = " in compare_report.verdict(
-        compare_report.load(folder)
-    )
+    assert "dysample: not settled against nearest, +0.0" in compare_report.verdict(load(folder))
+
+
+def test_arms_are_equivalent_only_where_the_whole_interval_is_within_the_margin(folder):
+    for seed, less in enumerate((0.001, -0.001, 0.001, -0.001, 0.001, 0)):
+        stock = record(0.30 + 0.02 * seed, seed, "nearest")
+        append_line(folder / "records.jsonl", stock)
+        append_line(folder / "records.jsonl", record(0.30 + 0.02 * seed - less, seed, "dysample"))
+    said = compare_report.verdict(load(folder))
+    assert "dysample: within ±0.004 of nearest, -0.000 [-0.001, +0.001] (equivalence, 6 pairs, p = 1.000)" in said
+    for seed in (0, 1):
+        append_line(folder / "records.jsonl", record(0.33 + 0.02 * seed, seed, "dysample"))
+    assert "dysample: not settled against nearest" in compare_report.verdict(load(folder))
 
 
 @pytest.mark.parametrize(
     ("pairs", "says"),
     [
-        (5, "dysample is better than nearest (5 pairs, p = 0.062)"),
-        (4, "dysample is not shown to be better than nearest (4 pairs, p = 0.125: too few)"),
-        (3, "dysample is not shown to be better than nearest (3 pairs, p = 0.250: too few)"),
-        (1, "dysample is not shown to be better than nearest (1 pair: too few)"),
+        (5, "dysample: better than nearest by +0.030 [+0.010, +0.050] (5 pairs, p = 0.062)"),
+        (4, "dysample: not settled against nearest, +0.035 [+0.014, +0.056] (4 pairs, p = 0.125: too few)"),
+        (3, "dysample: not settled against nearest, +0.040 [+0.015, +0.065] (3 pairs, p = 0.250: too few)"),
+        (1, "dysample: not settled against nearest, +0.050 (1 pair: too few)"),
     ],
 )
 def test_too_few_pairs_cannot_win(pairs, says, folder):
     keep(folder, lambda line: line["seed"] >= 5 - pairs and line["arm"] != "bilinear")
-    records = compare_report.load(folder)
-    found = compare_report.gain(records, "dysample", "nearest")
+    records = load(folder)
+    found = gain(records, "dysample", "nearest")
     assert is_gain(found) is (pairs == 5)
     assert says in compare_report.verdict(records)
     assert ("**+0.0" in compare_report.report(folder)) is (pairs == 5)
 
 
 def test_the_last_epoch_counts_not_the_best(folder):
-    runs = compare_report.load(folder)["nearest"]
+    runs = load(folder)["nearest"]
     runs[0]["epochs"][0]["mAP50-95"] = 0.99
-    assert compare_report.last(runs[0]) == 0.30
+    assert last(runs[0]) == 0.30
+
+
+@pytest.fixture
+def both_directions(folder, tmp_path_factory):
+    """The comparison of ``folder``, and one on other data whose pairs are the other way round."""
+    other = tmp_path_factory.mktemp("other")
+    about = {**comparison.known_of(folder).comparison, "data": "back.yaml"}
+    append_line(other / "records.jsonl", {"comparison": about})
+    for seed in range(5):
+        for arm, value in {"nearest": 0.6, "dysample": 0.6 - 0.01 * (seed + 1)}.items():
+            append_line(other / "records.jsonl", record(value, seed, arm, start="c", data="d"))
+    return folder, other
+
+
+def test_comparisons_of_several_data_are_pooled_pair_by_pair(both_directions, capsys):
+    assert main(["compare", "report=" + ",".join(map(str, both_directions))]) == 0
+    printed = capsys.readouterr().out
+    assert "Pooled over `d.yaml`, `back.yaml`, each pair within its own comparison." in printed
+    # The differences 1, 2, 3, 4, 5 and their opposites: mean 0, and Student's t for 9 degrees of freedom is 2.2622.
+    half = 2.2622 * np.std([1, 2, 3, 4, 5, -1, -2, -3, -4, -5], ddof=1) / 10**0.5 / 100
+    (row,) = (line for line in printed.splitlines() if line.startswith("| dysample less nearest |"))
+    assert re.fullmatch(rf".* 10 \| [+-]0\.000 \[-{half:.3f}, \+{half:.3f}\], p = \d\.\d+ \| not settled \|", row)
+    assert "| dysample less bilinear | 5 |" in printed
+
+
+def test_comparisons_that_differ_in_more_than_their_data_are_not_pooled(both_directions):
+    lines = read_lines(both_directions[1] / "records.jsonl")
+    lines[0]["comparison"]["settings"] = {"epochs": 9}
+    (both_directions[1] / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert compare_report.pooled_report([[folder] for folder in both_directions]).startswith("Not pooled:")
+
+
+def test_precision_at_high_overlap_and_on_places_never_trained_on_are_reported_where_they_are_known(folder):
+    assert "AP75" not in compare_report.report(folder)
+    assert "test split" not in compare_report.report(folder)
+    for seed in range(5):
+        for arm, value in {"nearest": 0.4, "dysample": 0.5 + seed / 100}.items():
+            scores = {"limits_px": [12.0, 19.0], "all": value, "AP75": value - 0.3, "small": 0, "medium": 0, "large": 0}
+            append_line(folder / "records.jsonl", {"arm": arm, "seed": seed, "sizes": scores, "test": scores})
+    text = compare_report.report(folder)
+    assert "| upsampling | AP75 | less nearest's | AP small" in text
+    assert "| dysample | 0.220 ± 0.016 | **+0.120" in text
+    assert "| dysample | 0.520 ± 0.016 | **+0.120" in text.partition("on the test split")[2]
 
 
 def test_records_that_are_no_pairs_are_not_reported(folder):
     append_line(folder / "records.jsonl", record(0.4, 2, "dysample", data="other"))
     with pytest.raises(ValueError, match=r"seed 2 in .* must start alike and see the same data"):
-        compare_report.load(folder)
+        load(folder)
 
 
 def test_the_report_and_its_plot_show_every_arm(folder):
     text = compare_report.report(folder)
     assert "| dysample | 5 | 0.370 ± 0.047 | **+0.030 [+0.010, +0.050]**, p = 0.062 |" in text
-    assert draw_report(compare_report.load(folder)).startswith(b"\x89PNG")
+    assert draw_report(load(folder)).startswith(b"\x89PNG")
 
 
 def test_an_arm_of_the_past_is_reported_though_it_cannot_be_trained_any_more(folder):
@@ -297,9 +432,7 @@ def test_a_size_without_objects_and_a_run_without_scores_are_told_as_such(folder
     text = compare_report.report(folder)
     assert "Left out, trained but not scored yet: dysample, seed 8." in text
     assert "| dysample | 6 |" in text
-    assert (
-        compare_report.gain(compare_report.load(folder), "dysample", "nearest", compare_report.size("small"))["n"] == 5
-    )
+    assert gain(load(folder), "dysample", "nearest", precision("small"))["n"] == 5
 
 
 # The command.
@@ -311,6 +444,8 @@ WORDS = [
     (["data=d.yaml", "arms=nearest:init=nearest"], "arms must have no settings but :init="),
     (["data=d.yaml", "arms=dysample:init=cubic"], "got 'init=cubic' in 'dysample:init=cubic'"),
     (["data=d.yaml", "arms=dysample:groups=many"], "got 'groups=many' in"),
+    (["data=d.yaml", "arms=dysample:frozen=1"], "got 'frozen=1' in"),
+    (["data=d.yaml", "arms=dysample:rate=0"], "arms must have a :rate above 0, and none where offsets are :frozen"),
     (
         ["data=d.yaml", "arms=dysample:groups=7"],
         "arms: dysample:groups=7: DySample, row 11 of yolov10n.yaml: groups must be",
@@ -318,6 +453,9 @@ WORDS = [
     (["data=d.yaml", "arms=dysample:rows=12"], "row 12 of yolov10n.yaml is Concat, not nn.Upsample"),
     (["data=d.yaml", "seeds=4-1"], "seeds must be whole numbers or ranges"),
     (["data=d.yaml", "device=7"], "device must be cpu, or indices of this machine's"),
+    (["data=d.yaml", "shard=3/2"], "shard must be a part and how many there are, such as 1/4 to 4/4, got '3/2'"),
+    (["data=d.yaml", "seeds=0", "arms=nearest", "shard=2/2"], "shard must be one of as many parts as there are runs"),
+    (["data=d.yaml", "ray=127.0.0.1:1", "device=cpu"], "ray must be the address of a running cluster, or auto on one"),
     (["data=d.yaml", "parallel=0"], "parallel must be a whole number"),
     (["data=d.yaml", "warm_start=no.pt"], "warm_start must be a weights file, got 'no.pt'"),
     (["data=d.yaml", "warm_start=empty.pt"], "warm_start must be weights that upsample"),
@@ -335,7 +473,7 @@ WORDS = [
     (["data=d.yaml", "batch=-1"], "batch must be a whole number of at least 1, so that all runs are alike, got '-1'"),
     (["data=d.yaml", "epochs"], "arguments are key=value"),
     (["data=d.yaml", "out=a-file"], "out must be a folder that can be written, got 'a-file'"),
-    (["report=nowhere"], "report must be folders of comparisons, got 'nowhere', which has no comparison.json"),
+    (["report=nowhere"], "report must be folders of comparisons, got 'nowhere', which has no records.jsonl of one"),
     (["report=nowhere", "data=d.yaml", "epochs=3"], "report writes from records alone, got data, epochs as well"),
 ]
 
@@ -365,6 +503,12 @@ def test_a_missing_package_stops_it_before_any_training_with_the_line_that_insta
     monkeypatch.setitem(sys.modules, module, None)
     says = f'{module} cannot be imported; run: pip install "yolov10-dysample[compare]"'
     assert says in refused([f"data={digits}"], tmp_path, monkeypatch, capsys)
+
+
+def test_without_ray_it_names_the_line_that_installs_it(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    says = 'ray cannot be imported; run: pip install "yolov10-dysample[ray]"'
+    assert says in refused([f"data={digits}", "ray=auto"], tmp_path, monkeypatch, capsys)
 
 
 def test_a_disk_too_small_for_the_weights_of_all_runs_stops_it(digits, tmp_path, monkeypatch, capsys):
@@ -497,6 +641,127 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_all_that_is_tried_agai
     assert "6 runs, 4 of them finished before" in capsys.readouterr().err
 
 
+def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(folder, digits, tmp_path, monkeypatch):
+    from yolov10_dysample.commands import compare
+
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    whole = comparison.known_of(folder).runs
+    words = [f"data={digits}", "device=cpu", "epochs=2", "out=parts"]
+    runs = []
+    for part in ("1/2", "2/2"):
+        _, mine, _ = compare._prepared(compare.COMMAND.values([*words, f"shard={part}"]))
+        runs += mine
+        for one in mine:
+            append_line(one.records, whole[one.arm, one.seed])
+    assert sorted((one.arm, one.seed) for one in runs) == sorted(whole)
+
+    assert main(["compare", "report=parts"]) == 0
+    shards = sorted(Path("parts").glob("shard-*"))
+    assert [shard.name for shard in shards] == ["shard-1-of-2", "shard-2-of-2"]
+    assert comparison.by_comparison([Path("parts"), folder]) == [shards, [folder]]
+    assert compare_report.verdict(load(*shards)) == compare_report.verdict(load(folder))
+    assert "| dysample | 5 |" in Path("parts/report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def two_machines(monkeypatch):
+    """A Ray cluster of two machines of one core: itself, and the one that may be lost."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short:  # for sockets
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        Path(short, "ray").mkdir()
+        machine = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=machine)
+        yield cluster, cluster.add_node(**machine)
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_machine_lost_in_the_middle_loses_no_run_and_repeats_none_that_was_finished(two_machines, tmp_path, capsys):
+    """Trainings are stand-ins of seconds. The second machine is lost in the middle of its second run."""
+    from yolov10_dysample.study.ray_workers import RayWorkers, connect
+
+    cluster, second = two_machines
+    assert connect(cluster.address).cores == [1, 1]
+    diary, start, results = tmp_path / "diary", tmp_path / "start.yaml", record(0.5, 0, "nearest")
+    start.write_text("what all runs start from")
+
+    def stand_in(run):
+        import os
+        import time
+        from pathlib import Path
+
+        import ray
+
+        def note(what):
+            with diary.open("a") as stream:
+                print(what, run.seed, ray.get_runtime_context().get_node_id(), file=stream, flush=True)
+
+        assert Path(run.model).read_text() == "what all runs start from"
+        note("began")
+        time.sleep(2)
+        run.weights.parent.mkdir(parents=True)
+        run.weights.write_bytes(os.urandom(2**20))  # too large to come with the answer
+        run.note(**{**results, "seed": run.seed})
+        note("ended")
+
+    def lines_of(what, machine=""):
+        lines = diary.read_text().splitlines() if diary.exists() else []
+        return [line.split()[1] for line in lines if line.startswith(what) and machine in line]
+
+    def lose_the_second():
+        while len(lines_of("began", second.node_id)) < 2:
+            time.sleep(0.05)
+        cluster.remove_node(second, allow_graceful=False)
+
+    runs = [a_run(tmp_path / "out", seed=seed)._replace(model=str(start)) for seed in range(5)]
+    killer = threading.Thread(target=lose_the_second, daemon=True)
+    killer.start()
+    assert carry_out_all(runs, RayWorkers(2, stand_in), Reporter()) == []
+    assert not killer.is_alive()
+    lines = [line for line in read_lines(tmp_path / "out/records.jsonl") if "arm" in line]
+    assert sorted(line["seed"] for line in lines) == list(range(5)), "each is recorded once"
+    assert all(one.weights.stat().st_size == 2**20 for one in runs)
+    assert sorted(lines_of("ended")) == list("01234"), "each is finished once"
+    assert len(lines_of("began")) == 6, "only the run that was lost begins again"
+    assert carry_out_all(runs, OneAtATime(), Reporter()) == []
+    assert "5 runs, 5 of them finished before" in capsys.readouterr().err
+
+
+def test_what_another_machine_found_is_recorded_once_and_never_if_it_is_no_pair(tmp_path):
+    from yolov10_dysample.study import ray_workers
+
+    here = a_run(tmp_path / "here", "dysample", 3)
+    comparison.same_as_its_pair(here._replace(arm="nearest"), "weights", "a" * 64)
+
+    def do(run, start="a"):
+        comparison.same_as_its_pair(run, "weights", start * 64)
+        run.weights.parent.mkdir(parents=True)
+        run.weights.write_bytes(b"weights")
+        run.note(**record(0.5, 3, "dysample"))
+        raise RuntimeError("no memory for the scores")
+
+    def apart(do):
+        return ray_workers._carry_out_apart(here._asdict(), None, ray_workers._packed(here), do)
+
+    other = apart(lambda run: do(run, "b"))
+    assert "weights of dysample is not that of nearest" in other.why
+    assert other.lines == []
+    found = apart(do)
+    assert found.why.endswith("RuntimeError: no memory for the scores")
+    for _ in range(2):
+        ray_workers._unpack(here, found)
+    assert len(read_lines(here.records)) == 1
+    assert here.weights.read_bytes() == b"weights"
+    late = a_run(tmp_path / "here", "dysample-s", 3)
+    with pytest.raises(RuntimeError, match="is not that of nearest"):
+        ray_workers._unpack(late, found._replace(pairs=[{**found.pairs[0], "digest": "c"}]))
+    assert late.record() == {}
+
+
 def test_a_trained_run_without_scores_is_trained_again_only_if_its_weights_are_gone(tmp_path):
     run = a_run(tmp_path)
     assert not run.is_trained
@@ -548,7 +813,7 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_sc
     assert "nearest, seed 5: failed, not scored" in said
     assert "the scorer is out of order" in said
     before = (out / "records.jsonl").read_text()
-    (trained,) = read_lines(out / "records.jsonl")
+    _, trained = read_lines(out / "records.jsonl")
     assert trained["arm"] == "nearest"
     assert "sizes" not in trained
     assert "@epoch 2 2" in first.read_text()
@@ -560,11 +825,11 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_sc
     assert (out / "records.jsonl").read_text().startswith(before)
     assert "@epoch" not in first.read_text()
     assert (out / "weights/nearest-seed5.pt").read_bytes() == weights
-    lines = read_lines(out / "records.jsonl")
+    lines = [line for line in read_lines(out / "records.jsonl") if "arm" in line]
     assert len(lines) == 4, "trained once and scored once each"
     (scores,) = (line for line in lines[1:] if line["arm"] == "nearest")
     assert set(scores) == {"arm", "seed", "sizes", "offsets"}
-    stock, ours = comparison.run_records(out).values()
+    stock, ours = comparison.known_of(out).runs.values()
     assert stock["start"] == ours["start"]
     assert stock["data"] == ours["data"]
     assert [len(one["epochs"]) for one in (stock, ours)] == [2, 2]
@@ -574,6 +839,69 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_sc
     assert all(f"| {arm} | 1 |" in printed for arm in ("nearest", "dysample:init=nearest"))
 
     assert "2 runs, 2 of them finished before" in run(*command, cwd=tmp_path)
+
+
+# Records survive processes that append at once, one that is killed in the middle, and numbers that JSON lacks.
+
+WRITER = """
+import sys
+from pathlib import Path
+from yolov10_dysample.study.json_files import append_line
+for number in range(25):
+    append_line(Path(sys.argv[1]), {"writer": sys.argv[2], "number": number, "filling": "x" * 20_000})
+"""
+
+
+def test_processes_that_append_at_once_lose_nothing(tmp_path):
+    file = tmp_path / "records.jsonl"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, file, name], cwd=tmp_path, env=clean_environ())
+        for name in ("a", "b", "c", "d")
+    ]
+    assert [writer.wait(300) for writer in writers] == [0] * 4
+    found = sorted((line["writer"], line["number"]) for line in read_lines(file))
+    assert found == [(name, number) for name in "abcd" for number in range(25)]
+
+
+@pytest.mark.parametrize("cut", range(1, 15))
+def test_a_line_cut_short_anywhere_is_ignored_and_then_replaced(cut, tmp_path):
+    file = tmp_path / "records.jsonl"
+    append_line(file, {"seed": 0})
+    whole = file.read_bytes()
+    append_line(file, {"seed": 100000})
+    file.write_bytes(file.read_bytes()[: len(whole) + cut])
+    assert read_lines(file) == [{"seed": 0}]
+    append_line(file, {"seed": 2})
+    assert file.read_bytes() == whole + b'{"seed": 2}\n'
+
+
+def test_a_whole_line_that_lacks_its_end_is_kept(tmp_path):
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"seed": 0}')
+    append_line(file, {"seed": 1})
+    assert file.read_text() == '{"seed": 0}\n{"seed": 1}\n'
+
+
+def test_a_spoilt_line_in_the_middle_is_named(tmp_path):
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"seed": 0}\n{"se\n{"seed": 1}\n')
+    with pytest.raises(ValueError, match=r"records.jsonl must have one JSON record a line, got .*se' in line 2"):
+        read_lines(file)
+
+
+def test_what_is_no_number_is_null(tmp_path):
+    write_json(tmp_path / "new/one.json", {"losses": [float("nan"), float("inf"), 1.5]})
+    assert json.loads((tmp_path / "new/one.json").read_text()) == {"losses": [None, None, 1.5]}
+
+
+def test_what_was_said_first_stands(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    first = {"seed": 1, "what": "weights", "digest": "a"}
+    assert append_once(file, first, key=("seed", "what")) == first
+    assert append_once(file, {**first, "digest": "b"}, key=("seed", "what")) == first
+    other = {**first, "seed": 2, "digest": "b"}
+    assert append_once(file, other, key=("seed", "what")) == other
+    assert read_lines(file) == [first, other]
 
 
 # The commands of the docs, from a wheel, in a user's folder
@@ -604,7 +932,8 @@ def test_from_scratch_it_ends_well(user_folder, wheel_environment):
     assert all(f"| {arm} | 1 |" in printed for arm in ("nearest", "bilinear", "dysample"))
     (made,) = (user_folder / "runs/compare").iterdir()
     assert made.name == "coco8-yolov10n-scratch"
-    assert {"comparison.json", "cost.json", "records.jsonl", "report.md", "report.png"} <= set(os.listdir(made))
+    assert {"records.jsonl", "report.md", "report.png"} <= set(os.listdir(made))
+    assert set(comparison.known_of(made).latency["arms"]) == {"nearest", "bilinear", "dysample"}
 
 
 @pytest.mark.slow
@@ -612,22 +941,23 @@ def test_a_warm_start_begins_where_the_weights_are(user_folder, wheel_environmen
     wheel_environment.shell(FROM_WEIGHTS, cwd=user_folder)
     (made,) = (user_folder / "runs/compare").iterdir()
     assert made.name == "coco8-yolov10n-yolov10n"
-    before = [record["before"] for record in comparison.run_records(made).values()]
+    before = [record["before"] for record in comparison.known_of(made).runs.values()]
     assert len(before) == 2
     assert before[0]["mAP50-95"] > 0, "weights that find nothing would prove nothing"
     assert before[0]["mAP50-95"] == pytest.approx(before[1]["mAP50-95"], abs=5e-5)
-    assert json.loads((made / "comparison.json").read_text())["model"] == "yolov10n.yaml"
+    assert comparison.known_of(made).comparison["model"] == "yolov10n.yaml"
 
 
 # The committed evidence.
 
 
 def test_the_committed_reports_are_what_the_records_give():
-    folders = sorted(file.parent for file in (ROOT / "results").rglob("comparison.json"))
-    assert folders
-    for folder in folders:
-        told = "run: python -m yolov10_dysample.study.compare_report results/compare/*/"
-        assert compare_report.report(folder) == (folder / "report.md").read_text(encoding="utf-8"), told
+    there = {file.parent for file in (ROOT / "results/compare").glob("*/records.jsonl")}
+    document = (ROOT / "results/compare/reports.md").read_text(encoding="utf-8")
+    folders = [ROOT / "results/compare" / name for name in re.findall(r"^## (.+)$", document, re.M)]
+    assert set(folders) == there
+    told = f"run: python -m yolov10_dysample.study.compare_report {' '.join(map(str, folders))} --whole-into ..."
+    assert compare_report.every_report(folders) == document, told
 
 
 def test_the_docs_have_what_the_records_give(monkeypatch):
@@ -650,9 +980,9 @@ def test_the_readme_claims_no_gain_that_the_records_do_not_show():
     won = [
         f"{name}: {arm}"
         for name in ("scratch", "warm", "confirm")
-        for records in [compare_report.load(ROOT / "results/compare" / name)]
+        for records in [load(ROOT / "results/compare" / name)]
         for arm in records
-        if all(is_gain(compare_report.gain(records, arm, base)) for base in ("nearest", "bilinear"))
+        if all(is_gain(gain(records, arm, base)) for base in ("nearest", "bilinear"))
     ]
     assert ("**Not measurably, on the data made here.**" in (ROOT / "README.md").read_text(encoding="utf-8")) is (
         not won

@@ -6,7 +6,6 @@ It checks all that it needs before the first training, and must never train what
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from yolov10_dysample.study.packages import require_packages
 if TYPE_CHECKING:
     from yolov10_dysample.study.comparison import Comparison, Run
     from yolov10_dysample.study.progress import Reporter
+    from yolov10_dysample.study.schedule import Workers
 
 __all__ = ["COMMAND"]
 
@@ -41,6 +41,13 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+def _shard(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not part.isdecimal() or not parts.isdecimal() or not 1 <= int(part) <= int(parts):
+        raise ValueError(f"must be a part and how many there are, such as 1/4 to 4/4, got {text!r}")
+    return int(part), int(parts)
+
+
 def _device(text: str) -> str:
     import torch
 
@@ -56,7 +63,8 @@ KEYS = (
     Key(
         "arms",
         "ways to upsample (default: nearest,bilinear,dysample); also dysample+, dysample-s, dysample-s+; a kind of "
-        "DySample may have :init=nearest, :groups=8 and :rows=11+14 after its name",
+        "DySample may have :init=nearest, :groups=8, :rows=11+14, :frozen (its offsets stay as they start) and "
+        ":rate=0.1 (they learn at a tenth of the rate) after its name",
         several(_arm_name),
         ["nearest", "bilinear", "dysample"],
     ),
@@ -65,12 +73,22 @@ KEYS = (
     Key("device", "cpu, or GPUs that runs take turns on, such as 0,1 (default: the first GPU)", several(_device)),
     Key("parallel", "runs at a time (default: one a GPU, or one a core)", whole(1)),
     Key("out", "folder of the records (default: runs/compare/, named after data, model and start)", Path),
-    Key("report", "folders of comparisons whose reports are to be written again, without training", several(Path)),
+    Key(
+        "ray",
+        "address of a Ray cluster whose machines take the runs, or auto on one of them; each needs the package, and "
+        "the data set in the same place (default: this machine alone)",
+    ),
+    Key("shard", "carry out every n-th run alone, as part i of n: 2/4, in a folder of its own (default: all)", _shard),
+    Key(
+        "report",
+        "folders of comparisons, or of their shards, whose reports are to be written, without training",
+        several(Path),
+    ),
 )
 
 
 def _training_setting(name: str, text: str) -> Any:
-    from yolov10_dysample.study.training_settings import setting_names, training_setting
+    from yolov10_dysample.study.checks import setting_names, training_setting
 
     known = setting_names()
     if name not in known:
@@ -90,25 +108,26 @@ def _run(values: dict[str, Any]) -> int:
         require_packages(MODULES, "compare")
         if values["report"]:
             return _report(values)
+        if values["ray"]:
+            require_packages(("ray",), "ray")
         comparison, runs, parallel = _prepared(values)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from None
     from yolov10_dysample.study.compare_report import write_report
     from yolov10_dysample.study.progress import Reporter
-    from yolov10_dysample.study.schedule import LocalWorkers, carry_out_all
+    from yolov10_dysample.study.schedule import carry_out_all
 
     out = Path(runs[0].out)
-    devices = values["device"] or [runs[0].device]
     try:
         with Reporter() as report:
-            report(
-                f"{out}: {parallel} at a time on {', '.join(devices)}; stop it at any time, the same command goes on"
-            )
-            failed = carry_out_all(runs, LocalWorkers(devices, parallel), report)
+            workers, where = _workers(values, runs[0].device, parallel)
+            report(f"{out}: {parallel} at a time on {where}; stop it at any time, the same command goes on")
+            failed = carry_out_all(runs, workers, report)
             if failed:
                 report(f"{len(failed)} runs failed; the same command tries what is missing again")
                 return 1
-            _measure_latency(out, runs, comparison, report)
+            if not values["shard"]:
+                _measure_latency(out, runs, comparison, report)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -117,68 +136,106 @@ def _run(values: dict[str, Any]) -> int:
     return 0
 
 
+def _workers(values: dict[str, Any], device: str, parallel: int) -> tuple[Workers, str]:
+    """What carries out the runs, and where that is."""
+    if values["ray"]:
+        from yolov10_dysample.study.ray_workers import RayWorkers
+
+        return RayWorkers(parallel), f"the Ray cluster, each on {'cores' if device == 'cpu' else 'a GPU'}"
+    from yolov10_dysample.study.schedule import LocalWorkers
+
+    devices = values["device"] or [device]
+    return LocalWorkers(devices, parallel), ", ".join(devices)
+
+
 def _report(values: dict[str, Any]) -> int:
-    from yolov10_dysample.study.compare_report import write_report
+    from yolov10_dysample.study.compare_report import pooled_report, write_report
+    from yolov10_dysample.study.comparison import by_comparison
 
     others = [key.name for key in KEYS if key.name != "report" and values[key.name] != key.default]
     if others or values["settings"]:
         raise ValueError(f"report writes from records alone, got {', '.join([*others, *values['settings']])} as well")
-    for folder in values["report"]:
-        if not (folder / "comparison.json").is_file():
-            raise ValueError(f"report must be folders of comparisons, got '{folder}', which has no comparison.json")
-    for folder in values["report"]:
-        print(write_report(folder))
+    try:
+        comparisons = by_comparison(values["report"])
+    except ValueError as error:
+        raise ValueError(f"report {error}") from None
+    for folders in comparisons:
+        print(write_report(*folders))
+    if len(comparisons) > 1:
+        print(pooled_report(comparisons))
     return 0
 
 
 def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
     """What is to be done, after all checks; the last of them notes in the folder what it is about."""
-    import torch
-
     from yolov10_dysample.study import checks
     from yolov10_dysample.study.arms import parse_arm
     from yolov10_dysample.study.comparison import Comparison, Run, default_folder, is_scored, require_same_settings
-    from yolov10_dysample.study.training_settings import DEFAULTS
 
     if not values["data"]:
         raise ValueError("data is missing; write data=coco8.yaml")
     start = checks.checked_start(values["model"], values["warm_start"], DEFAULT_MODEL)
     checks.check_arms(start.network, [parse_arm(name) for name in values["arms"]])
 
-    devices = values["device"] or ["0" if torch.cuda.is_available() else "cpu"]
-    on_cpu = devices == ["cpu"]
-    cores = os.cpu_count() or 1
     pairs = [(name, seed) for seed in values["seeds"] for name in values["arms"]]
-    parallel = min(values["parallel"] or (cores if on_cpu else len(devices)), len(pairs))
     out = values["out"] or default_folder(values["data"], start.model, start.weights)
+    shard = None
+    if values["shard"]:
+        part, parts = values["shard"]
+        pairs = pairs[part - 1 :: parts]
+        shard, out = f"{part}/{parts}", out / f"shard-{part}-of-{parts}"
+        if not pairs:
+            raise ValueError(f"shard must be one of as many parts as there are runs at most, got {shard}")
+    device, parallel, threads = _places(values, len(pairs))
     common: dict[str, Any] = {
         "model": start.weights or start.model,
         "warm_start": bool(start.weights),
         "data": values["data"],
-        "settings": {**DEFAULTS, **({"workers": 0} if on_cpu else {}), **values["settings"]},
-        "device": devices[0],
-        "threads": max(1, cores // parallel),
+        "settings": {**checks.DEFAULTS, **({"workers": 0} if device == "cpu" else {}), **values["settings"]},
+        "device": device,
+        "threads": threads,
         "out": str(out),
     }
     runs = [Run(arm=name, seed=seed, **common) for name, seed in pairs]
     to_do = sum(not is_scored(run.record()) for run in runs)
     checks.check_out(out, sum(p.numel() for p in start.network.parameters()), to_do, parallel)
     checks.check_data(values["data"])
-    comparison = Comparison(start.model, values["data"], common["settings"], start.digest)
+    comparison = Comparison(start.model, values["data"], common["settings"], start.digest, shard)
     require_same_settings(out, comparison)
     return comparison, runs, parallel
+
+
+def _places(values: dict[str, Any], runs: int) -> tuple[str, int, int]:
+    """The device of the runs, how many of them at a time, and the threads of each."""
+    import torch
+
+    if values["ray"]:
+        from yolov10_dysample.study.ray_workers import connect
+
+        if values["device"] not in (None, ["cpu"]):
+            raise ValueError(f"device must be cpu or left to Ray, got {','.join(values['device'])}")
+        cluster = connect(values["ray"])
+        on_gpu = bool(cluster.gpus) and not values["device"]
+        parallel = min(values["parallel"] or (cluster.gpus if on_gpu else sum(cluster.cores)), runs)
+        threads = max(1, min(sum(cluster.cores) // parallel, *cluster.cores))
+        return ("0" if on_gpu else "cpu"), parallel, (1 if on_gpu else threads)
+    devices = values["device"] or ["0" if torch.cuda.is_available() else "cpu"]
+    cores = os.cpu_count() or 1
+    parallel = min(values["parallel"] or (cores if devices == ["cpu"] else len(devices)), runs)
+    return devices[0], parallel, max(1, cores // parallel)
 
 
 def _measure_latency(out: Path, runs: list[Run], comparison: Comparison, report: Reporter) -> None:
     """Measure the latency of the arms, unless that of all of them is on record."""
     from yolov10_dysample.study.arms import NEAREST
-    from yolov10_dysample.study.json_files import write_json
-    from yolov10_dysample.study.latency import measure_latency
+    from yolov10_dysample.study.comparison import known_of
+    from yolov10_dysample.study.json_files import append_line
+    from yolov10_dysample.study.scoring import measure_latency
 
-    file = out / "cost.json"
     weights = {run.arm: run.weights for run in runs if run.weights.is_file()}
     arms = sorted({run.arm for run in runs}, key=lambda name: (name != NEAREST, name))  # ratios are to the first
-    if file.is_file() and set(arms) <= set(json.loads(file.read_text(encoding="utf-8"))["arms"]):
+    measured = known_of(out).latency
+    if measured and set(arms) <= set(measured["arms"]):
         return
     missing = [name for name in arms if name not in weights]
     if missing:
@@ -190,7 +247,7 @@ def _measure_latency(out: Path, runs: list[Run], comparison: Comparison, report:
         runs[0].device,
         lambda done, rounds: report("rounds of timing", done, rounds),
     )
-    write_json(file, found)
+    append_line(runs[0].records, {"latency": found})
 
 
 COMMAND = Command(

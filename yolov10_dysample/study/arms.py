@@ -1,6 +1,7 @@
-"""The arms of a comparison: ways to upsample, by name, and the model YAML that each of them makes of a stock one.
+"""The arms of a comparison: ways to upsample, by name, and what each of them makes of a stock model.
 
-An arm changes the upsampling rows of a model, and must never change anything else.
+An arm changes the upsampling rows of a model, and how their offsets learn; it must never change anything else, nor
+leave in the weights that are kept what a plain DySample is not.
 """
 
 from __future__ import annotations
@@ -9,10 +10,26 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from yolov10_dysample.convert import UPSAMPLE, convert_rows
-from yolov10_dysample.dysample import INITS, VARIANTS
+import torch
+from torch import Tensor, nn
 
-__all__ = ["BILINEAR", "KINDS", "NEAREST", "STOCK", "Arm", "parse_arm", "slug", "upsampling_rows", "with_arm"]
+from yolov10_dysample.convert import UPSAMPLE, convert_rows
+from yolov10_dysample.dysample import INITS, VARIANTS, DySample
+
+__all__ = [
+    "BILINEAR",
+    "KINDS",
+    "NEAREST",
+    "STOCK",
+    "Arm",
+    "fold_rates",
+    "freeze_setting",
+    "parse_arm",
+    "set_rate",
+    "slug",
+    "upsampling_rows",
+    "with_arm",
+]
 
 NEAREST, BILINEAR = "nearest", "bilinear"
 STOCK = (NEAREST, BILINEAR)
@@ -23,6 +40,8 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "init": ("|".join(INITS), str),
     "groups": (r"\d+", int),
     "rows": (r"\d+(\+\d+)*", lambda text: [int(row) for row in text.split("+")]),
+    "frozen": ("", lambda _: True),
+    "rate": (r"\d+(\.\d+)?", float),
 }
 
 
@@ -33,11 +52,15 @@ class Arm(NamedTuple):
         name (str): As it was typed and is printed: ``nearest``, ``dysample+`` or ``dysample:groups=8:rows=11+14``.
         kind (str): One of :data:`KINDS`.
         layer (dict): Arguments of :func:`~yolov10_dysample.convert.convert_rows` that make it; for stock kinds none.
+        frozen (bool): Whether the offsets stay as they start: DySample's cost and start without its learning.
+        rate (float): How many times as fast as other weights the offsets learn.
     """
 
     name: str
     kind: str
     layer: dict[str, Any]
+    frozen: bool = False
+    rate: float = 1.0
 
 
 def parse_arm(text: str) -> Arm:
@@ -53,17 +76,20 @@ def parse_arm(text: str) -> Arm:
     kind, *options = text.split(":")
     if kind not in KINDS:
         raise ValueError(f"must be some of {', '.join(KINDS)}, got {kind!r}")
-    layer = dict(VARIANTS.get(kind, {}))
+    layer: dict[str, Any] = dict(VARIANTS.get(kind, {}))
     for option in options:
         name, _, value = option.partition("=")
         pattern, read = _OPTIONS.get(name, ("", str))
-        if kind in STOCK or not pattern or not re.fullmatch(pattern, value):
+        if kind in STOCK or name not in _OPTIONS or not re.fullmatch(pattern, value):
             raise ValueError(
-                f"must have no settings but :init={'|'.join(INITS)}, :groups=8 and :rows=11+14 after a kind of "
-                f"DySample, got {option!r} in {text!r}"
+                f"must have no settings but :init={'|'.join(INITS)}, :groups=8, :rows=11+14, :frozen and :rate=0.1 "
+                f"after a kind of DySample, got {option!r} in {text!r}"
             )
         layer[name] = read(value)
-    return Arm(text, kind, layer)
+    arm = Arm(text, kind, layer, layer.pop("frozen", False), layer.pop("rate", 1.0))
+    if arm.rate <= 0 or (arm.frozen and arm.rate != 1):
+        raise ValueError(f"must have a :rate above 0, and none where offsets are :frozen, got {text!r}")
+    return arm
 
 
 def slug(name: str) -> str:
@@ -97,3 +123,64 @@ def with_arm(model: dict[str, Any], arm: Arm) -> dict[str, Any]:
         changed[i][3] = [*changed[i][3][:2], arm.kind]
     split = len(model["backbone"])
     return {**model, "backbone": changed[:split], "head": changed[split:]}
+
+
+def freeze_setting(model: dict[str, Any], setting: int | list[int | str] | None) -> list[int | str]:
+    """Ultralytics' ``freeze`` with the offsets of a parsed model YAML's DySample rows besides what was frozen before.
+
+    Example:
+        >>> freeze_setting({"backbone": [[-1, 1, "Conv", [64]]], "head": [[-1, 1, "DySample", []]]}, 1)
+        [0, '1.offset', '1.scope']
+    """
+    before = list(range(setting)) if isinstance(setting, int) else list(setting or ())
+    rows = [i for i, row in enumerate([*model["backbone"], *model["head"]]) if row[2] == DySample.__name__]
+    return [*before, *(f"{row}.{part}" for row in rows for part in ("offset", "scope"))]
+
+
+class _RatedConv2d(nn.Conv2d):
+    """A convolution whose weights are ``rate`` times its parameters, so that a step of Adam moves them ``rate`` as far.
+
+    It is within the layer, not in the optimiser: what resumes a training or runs it on several GPUs knows only weights.
+    """
+
+    rate: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.rate * self.bias
+        return self._conv_forward(x, self.rate * self.weight, bias)
+
+
+def set_rate(network: nn.Module, rate: float) -> None:
+    """Let the offsets of all DySample layers learn at another rate, from the same start.
+
+    Under SGD, whose steps grow with the gradient, it is the square of ``rate``.
+    """
+    for layer in [part for one in network.modules() if isinstance(one, DySample) for part in one.children()]:
+        layer.__class__, layer.rate = _RatedConv2d, rate  # type: ignore[assignment]
+        _multiply(layer, 1 / rate)
+
+
+def fold_rates(network: nn.Module) -> None:
+    """Make plain layers of those of :func:`set_rate`, with the same outputs.
+
+    Example:
+        >>> layer = DySample(8)
+        >>> x, offset = torch.rand(1, 8, 4, 4), layer.offset.weight.clone()
+        >>> set_rate(layer, 4.0)
+        >>> torch.equal(layer.offset.weight, offset / 4), type(layer.offset) is nn.Conv2d
+        (True, False)
+        >>> fold_rates(layer)
+        >>> torch.equal(layer.offset.weight, offset), type(layer.offset) is nn.Conv2d
+        (True, True)
+    """
+    for layer in network.modules():
+        if isinstance(layer, _RatedConv2d):
+            _multiply(layer, layer.rate)
+            layer.__class__ = nn.Conv2d  # type: ignore[assignment]
+            del layer.rate
+
+
+@torch.no_grad()
+def _multiply(layer: nn.Module, factor: float) -> None:
+    for parameter in layer.parameters():
+        parameter.mul_(factor)

@@ -1,36 +1,52 @@
-"""The report of a comparison: tables on the terminal and in report.md, plots, and a section for a document.
+"""The report of a comparison: tables on the terminal and in report.md, a picture, and sections of documents.
 
-It trains nothing and adds nothing: every number it prints follows from the records, and from them alone. Without the
-command, ``python -m yolov10_dysample.study.compare_report FOLDER... [--into DOCUMENT]``.
+It trains nothing and adds nothing: every number it shows follows from the records, and from them alone. The documents
+of the repository are written by ``python -m yolov10_dysample.study.compare_report FOLDER... --into DOCUMENT``.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import json
 import math
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from yolov10_dysample.files import write_whole
-from yolov10_dysample.study.arms import BILINEAR, KINDS, NEAREST, STOCK
-from yolov10_dysample.study.compare_figure import draw_report
-from yolov10_dysample.study.comparison import MAP, MAP50, SIZES, is_scored, run_records
-from yolov10_dysample.study.paired import MIN_PAIRS, is_gain, paired
+from yolov10_dysample.study.arms import BILINEAR, NEAREST, STOCK
+from yolov10_dysample.study.comparison import MAP, MAP50, RECORDS, is_scored, known_of
+from yolov10_dysample.study.paired import (
+    MARGIN,
+    MIN_PAIRS,
+    Records,
+    gain,
+    is_gain,
+    last,
+    load,
+    outcome,
+    paired,
+    pooled,
+    precision,
+)
 from yolov10_dysample.study.tables import Table, between, markdown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "BEGIN",
     "END",
     "TITLES",
-    "Records",
-    "gain",
-    "last",
-    "load",
+    "draw_report",
+    "every_report",
+    "pooled_report",
     "report",
     "section",
     "summary",
@@ -41,46 +57,13 @@ __all__ = [
 BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
 SUMMARY_BEGIN, SUMMARY_END = "<!-- accuracy-summary:begin -->", "<!-- accuracy-summary:end -->"
 TITLES = {"scratch": "Trained from scratch", "warm": "Fine-tuned from a trained stock model"}
-#: The records of runs by arm and seed.
-Records = dict[str, dict[int, dict[str, Any]]]
-Value = Callable[[dict[str, Any]], "float | None"]
-
-
-def load(folder: Path) -> Records:
-    """The records of a comparison's scored runs, stock arms first.
-
-    Raises:
-        ValueError: If there are none, or runs of one seed are no pairs.
-    """
-    records: Records = {}
-    for (arm, seed), record in sorted(run_records(folder).items()):
-        if is_scored(record):
-            records.setdefault(arm, {})[seed] = record
-    if not records:
-        raise ValueError(f"{folder / 'records.jsonl'} must have a scored run, got none; name the out= of a comparison")
-    for seed in {seed for runs in records.values() for seed in runs}:
-        pair = {arm: runs[seed] for arm, runs in records.items() if seed in runs}
-        if len({(run["start"], run["data"]) for run in pair.values()}) > 1:
-            raise ValueError(f"seed {seed} in {folder}: {', '.join(pair)} must start alike and see the same data")
-    return dict(sorted(records.items(), key=lambda item: KINDS.index(item[0].partition(":")[0])))
-
-
-def last(record: dict[str, Any], name: str = MAP) -> float:
-    """After the last epoch, whatever came before: the best epoch would be chosen by the data it is measured on."""
-    return record["epochs"][-1][name]
-
-
-def size(name: str) -> Value:
-    """Precision for objects of a size; None where the val split has none."""
-    return lambda record: record["sizes"][name]
-
-
-def gain(records: Records, arm: str, base: str, value: Value = last) -> dict[str, Any] | None:
-    """The paired difference of an arm to another one; None for an arm to itself, or without pairs."""
-    if arm == base or base not in records:
-        return None
-    ours, theirs = ({seed: value(run) for seed, run in records[name].items()} for name in (arm, base))
-    return paired(ours, theirs)
+#: What the verdicts go by.
+RULE = (
+    f"A difference is shown by a 95 % interval that leaves out 0, and equivalence by one within ±{MARGIN}, from at "
+    f"least {MIN_PAIRS} pairs (with n pairs, p cannot be below 2 / 2^n)."
+)
+COLOURS = {NEAREST: "#78909c", BILINEAR: "#1e88e5", "dysample": "#2e7d32", "dysample+": "#8e24aa"}
+MORE = ("#ef6c00", "#c2185b", "#00897b", "#5d4037", "#fdd835", "#3949ab")
 
 
 def mean_and_deviation(values: Sequence[float | None]) -> str:
@@ -102,11 +85,11 @@ def difference_cell(found: dict[str, Any] | None) -> str:
     return f"{bold}{mean} [{low:+.3f}, {high:+.3f}]{bold}, p = {found['p']:.3f}"
 
 
-def results_table(records: Records, cost: dict[str, Any] | None) -> Table:
+def results_table(records: Records, latency: dict[str, Any] | None) -> Table:
     bases = [base for base in (NEAREST, BILINEAR) if base in records]
     table = [["upsampling", "n", MAP, *(f"{MAP} less {base}'s" for base in bases), MAP50, "parameters", "latency"]]
     for arm, runs in records.items():
-        found = cost["arms"].get(arm) if cost else None
+        found = latency["arms"].get(arm) if latency else None
         time = (
             f"{found['ratio']['median']:.2f} [{found['ratio']['q1']:.2f}, {found['ratio']['q3']:.2f}]" if found else ""
         )
@@ -126,18 +109,33 @@ def results_table(records: Records, cost: dict[str, Any] | None) -> Table:
 
 def sizes_table(records: Records) -> Table:
     low, high = next(iter(next(iter(records.values())).values()))["sizes"]["limits_px"]
-    names = [f"small, below {low:.0f} px", f"medium, to {high:.0f} px", "large"]
+    columns = {"AP75": "AP75", "small": f"AP small, below {low:.0f} px"}
+    columns |= {"medium": f"AP medium, to {high:.0f} px", "large": "AP large"}
+    if not any("AP75" in run["sizes"] for runs in records.values() for run in runs.values()):
+        del columns["AP75"]
     base = NEAREST if NEAREST in records else next(iter(records))
-    table = [["upsampling", *itertools.chain(*((f"AP {name}", f"less {base}'s") for name in names))]]
+    table = [["upsampling", *itertools.chain(*((title, f"less {base}'s") for title in columns.values()))]]
     for arm, runs in records.items():
         cells = [
             (
-                mean_and_deviation([run["sizes"][name] for run in runs.values()]),
-                difference_cell(gain(records, arm, base, size(name))),
+                mean_and_deviation([precision(name)(run) for run in runs.values()]),
+                difference_cell(gain(records, arm, base, precision(name))),
             )
-            for name in SIZES
+            for name in columns
         ]
         table.append([arm, *itertools.chain(*cells)])
+    return table
+
+
+def unseen_table(records: Records) -> Table:
+    """Precision on the test split, which no training saw and no setting was chosen by."""
+    bases = [base for base in STOCK if base in records]
+    value = precision("all", "test")
+    table = [["upsampling", f"{MAP} on the test split", *(f"less {base}'s" for base in bases)]]
+    for arm, runs in records.items():
+        own = mean_and_deviation([value(run) for run in runs.values()])
+        if own:
+            table.append([arm, own, *(difference_cell(gain(records, arm, base, value)) for base in bases)])
     return table
 
 
@@ -183,40 +181,57 @@ def noise(records: Records) -> str:
 
 def verdict(records: Records) -> str:
     """What the registered rule says of every DySample arm, with the pairs and the p that it says it from."""
-    ours = [arm for arm in records if arm not in STOCK]
     bases = [base for base in STOCK if base in records]
-    if not ours or not bases:
-        return ""
-    return (
-        f"A gain is a 95 % interval of the paired difference above 0, from at least {MIN_PAIRS} pairs (with n pairs, p "
-        f"cannot be below 2 / 2^n). By that, {'; '.join(_said_of(records, arm, bases) for arm in ours)}."
-    )
+    said = [
+        f"- {arm}: {'; '.join(in_words(gain(records, arm, base), base) for base in bases)}."
+        for arm in records
+        if arm not in STOCK and bases
+    ]
+    return "\n".join([RULE, "", *said]) if said else ""
 
 
-def _said_of(records: Records, arm: str, bases: list[str]) -> str:
-    found = {base: gain(records, arm, base) for base in bases}
-    better = [base for base in bases if is_gain(found[base])]
-    others = [base for base in bases if base not in better]
-    parts = [f"is better than {_listed(found, better, 'and')}"] if better else []
-    if others:
-        parts.append(f"is not shown to be better than {_listed(found, others, 'or')}")
-    return f"{arm} {', and '.join(parts)}"
-
-
-def _listed(found: dict[str, dict[str, Any] | None], bases: list[str], word: str) -> str:
-    return f" {word} ".join(f"{base} ({_evidence(found[base])})" for base in bases)
-
-
-def _evidence(found: dict[str, Any] | None) -> str:
+def in_words(found: dict[str, Any] | None, base: str) -> str:
+    """What a difference to another arm says, and from what."""
     if found is None:
-        return "no pairs"
+        return f"no pairs with {base}"
     few = ": too few" if found["n"] < MIN_PAIRS else ""
+    pairs = f"{found['n']} {'pair' if found['n'] == 1 else 'pairs'}"
     p = f", p = {found['p']:.3f}" if "p" in found else ""
-    return f"{found['n']} {'pair' if found['n'] == 1 else 'pairs'}{p}{few}"
+    difference = f"{found['mean']:+.3f}"
+    if "interval" in found:
+        difference += " [{:+.3f}, {:+.3f}]".format(*found["interval"])
+    return {
+        "better": f"better than {base} by {difference} ({pairs}{p})",
+        "worse": f"worse than {base} by {difference} ({pairs}{p})",
+        "equivalent": f"within ±{MARGIN} of {base}, {difference} (equivalence, {pairs}{p})",
+        "not settled": f"not settled against {base}, {difference} ({pairs}{p}{few})",
+    }[outcome(found)]
 
 
-def conditions(folder: Path, records: Records) -> str:
-    about = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+def pooled_report(comparisons: Sequence[Sequence[Path]]) -> str:
+    """The paired differences of several comparisons taken together, as Markdown: of both directions of a split, say.
+
+    Args:
+        comparisons (Sequence[Sequence[Path]]): The folders of each.
+    """
+    abouts = [known_of(*folders).comparison or {} for folders in comparisons]
+    if len({json.dumps([{**about, "data": None, "shard": None}]) for about in abouts}) > 1:
+        return "Not pooled: the comparisons differ in more than their data.\n"
+    loaded = [load(*folders) for folders in comparisons]
+    table = [["upsampling", "n", f"{MAP}, paired difference", "which says"]]
+    for arm in dict.fromkeys(arm for records in loaded for arm in records):
+        for base in STOCK:
+            found = pooled(gain(records, arm, base) for records in loaded if arm in records)
+            if found:
+                table.append([f"{arm} less {base}", str(found["n"]), difference_cell(found), outcome(found)])
+    named = ", ".join(f"`{about['data']}`" for about in abouts)
+    return f"Pooled over {named}, each pair within its own comparison. {RULE}\n\n{markdown(table)}\n"
+
+
+def conditions(folders: Sequence[Path], records: Records) -> str:
+    about = known_of(*folders).comparison
+    if about is None:
+        raise ValueError(f"{folders[0] / RECORDS} must begin with what the comparison is about")
     runs = [run for seeds in records.values() for run in seeds.values()]
     settings = " ".join(f"{key}={value}" for key, value in about["settings"].items())
     start = f"from a trained stock model (SHA-256 {about['warm_start']}...)" if about["warm_start"] else "from scratch"
@@ -231,24 +246,30 @@ def conditions(folder: Path, records: Records) -> str:
     )
 
 
-def unscored(folder: Path) -> str:
+def unscored(folders: Sequence[Path]) -> str:
     """Which runs the report leaves out because they have no scores yet."""
-    left_out = [f"{arm}, seed {seed}" for (arm, seed), record in run_records(folder).items() if not is_scored(record)]
+    runs = known_of(*folders).runs.items()
+    left_out = [f"{arm}, seed {seed}" for (arm, seed), record in runs if not is_scored(record)]
     return f"Left out, trained but not scored yet: {'; '.join(left_out)}." if left_out else ""
 
 
-def report(folder: Path, whole: bool = True) -> str:
-    """Everything, or what belongs into a README, as Markdown."""
-    records = load(folder)
-    cost_file = folder / "cost.json"
-    cost = json.loads(cost_file.read_text(encoding="utf-8")) if cost_file.is_file() else None
+def report(*folders: Path, whole: bool = True) -> str:
+    """Everything, or what belongs into docs/accuracy.md, as Markdown.
+
+    Args:
+        folders (Path): The folder of a comparison, or those of its shards.
+        whole (bool): With AP75 and the sizes of objects.
+    """
+    records = load(*folders)
     parts = [
-        conditions(folder, records),
-        unscored(folder),
-        markdown(results_table(records, cost)),
+        conditions(folders, records),
+        unscored(folders),
+        markdown(results_table(records, known_of(*folders).latency)),
         noise(records),
         verdict(records),
     ]
+    if len(unseen_table(records)) > 1:
+        parts.append(markdown(unseen_table(records)))
     if len(before_table(records)) > 1:
         parts.append(markdown(before_table(records)))
     if whole:
@@ -270,9 +291,15 @@ def section(folders: Sequence[Path], target: Path) -> str:
         parts += [
             f"### {title}\n\n{report(folder, whole=False)}",
             f"![Learning curves and paired differences: {title}]({place}/report.png)\n\n"
-            f"[With precision by object size]({place}/report.md), [records]({place}/records.jsonl).\n",
+            f"[With precision by object size]({place}/../reports.md#{folder.name}), [records]({place}/{RECORDS}).\n",
         ]
     return "\n".join([BEGIN, *parts, END])
+
+
+def every_report(folders: Sequence[Path]) -> str:
+    """A document of the whole reports of some comparisons."""
+    parts = [f"## {folder.name}\n\n{report(folder)}" for folder in folders]
+    return "\n".join(["# Every comparison on record\n\nWritten from the records beside it.\n", *parts])
 
 
 def summary(folders: Sequence[Path]) -> str:
@@ -291,9 +318,60 @@ def summary(folders: Sequence[Path]) -> str:
     return f"{MAP} on small images of digits, mean difference [95 % interval]. " + " ".join(said)
 
 
-def write_report(folder: Path) -> str:
-    """Write report.md and report.png of a comparison into its folder; returns the former's text."""
-    text, picture = report(folder), draw_report(load(folder))
+def draw_report(records: Records) -> bytes:
+    """A PNG of the learning curves with their spread over seeds, and of every paired difference to the stock model."""
+    from matplotlib.figure import Figure
+
+    more = iter(itertools.cycle(MORE))
+    colours = {arm: COLOURS.get(arm) or next(more) for arm in records}
+    figure = Figure(figsize=(11, 4.6), layout="constrained", dpi=130)
+    curves, gains = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    for arm, runs in records.items():
+        values = np.array([[epoch[MAP] for epoch in run["epochs"]] for run in runs.values()])
+        epochs = np.arange(1, values.shape[1] + 1)
+        mean, deviation = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else 0 * values[0]
+        curves.plot(epochs, mean, color=colours[arm], lw=2, label=f"{arm} (n = {len(values)})")
+        curves.fill_between(epochs, mean - deviation, mean + deviation, color=colours[arm], alpha=0.12, lw=0)
+    curves.set(title=f"{MAP} on the val split: mean and standard deviation", xlabel="epoch", ylabel=MAP)
+    curves.legend(frameon=False, fontsize=8)
+    _draw_gains({arm: _last_values(runs) for arm, runs in records.items()}, colours, gains)
+    for axis in (curves, gains):
+        axis.grid(color="#eceff1")
+        axis.set_axisbelow(True)
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    return out.getvalue()
+
+
+def _last_values(runs: dict[int, dict[str, Any]]) -> dict[int, float]:
+    return {seed: run["epochs"][-1][MAP] for seed, run in runs.items()}
+
+
+def _draw_gains(values: dict[str, dict[int, float]], colours: dict[str, str], axis: Axes) -> None:
+    pairs = {arm: paired(own, values.get(NEAREST, {})) for arm, own in values.items() if arm != NEAREST}
+    gains = {arm: found for arm, found in pairs.items() if found}
+    arms = list(gains)
+    axis.set_visible(bool(arms))
+    for place, arm in enumerate(reversed(arms)):
+        found = gains[arm]
+        axis.scatter(found["differences"], [place] * found["n"], s=22, color=colours[arm], alpha=0.45, lw=0)
+        low, high = found["interval"] if found["n"] > 2 else [found["mean"]] * 2  # of 2, it would dwarf the others
+        axis.plot([low, high], [place - 0.22] * 2, color=colours[arm], lw=2.5)
+        axis.plot(found["mean"], place - 0.22, "D", color=colours[arm], ms=6)
+    axis.axvline(0, color="#37474f", lw=1)
+    axis.set_yticks(range(len(arms)), reversed(arms))
+    axis.set_ylim(-0.7, len(arms) - 0.4)
+    axis.locator_params(axis="x", nbins=6)
+    axis.set(
+        title=f"Same seed: {MAP} less {NEAREST}'s",
+        xlabel="dot: a seed; diamond and line: mean, 95 % interval",
+    )
+
+
+def write_report(*folders: Path) -> str:
+    """Write report.md and report.png of a comparison into its folder, or that of its shards; returns the text."""
+    text, picture = report(*folders), draw_report(load(*folders))
+    folder = folders[0] if len(folders) == 1 else folders[0].parent
     write_whole(folder / "report.md", text.encode())
     write_whole(folder / "report.png", picture)
     return text
@@ -304,20 +382,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", help="folders of comparisons")
     parser.add_argument(
-        "--into", type=Path, help="write the section on these folders between the marks of this document"
+        "--into", type=Path, help="write their section between the marks of this document, and pictures"
     )
     parser.add_argument("--summary-into", type=Path, help="write the summary between its marks in this document")
+    parser.add_argument("--whole-into", type=Path, help="write the whole reports as this document")
     options = parser.parse_args()
-    for folder in options.folders:
-        print(write_report(folder))
     if options.into:
         text = section(options.folders, options.into)
         document = options.into.read_text(encoding="utf-8")
         write_whole(options.into, between(document, BEGIN, END, text.removeprefix(BEGIN).removesuffix(END)).encode())
+        for folder in options.folders:
+            write_whole(folder / "report.png", draw_report(load(folder)))
     if options.summary_into:
         document = options.summary_into.read_text(encoding="utf-8")
         text = f"\n{summary(options.folders)}\n"
         write_whole(options.summary_into, between(document, SUMMARY_BEGIN, SUMMARY_END, text).encode())
+    if options.whole_into:
+        write_whole(options.whole_into, every_report(options.folders).encode())
 
 
 if __name__ == "__main__":

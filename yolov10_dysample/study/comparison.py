@@ -1,33 +1,44 @@
 """The folder of a comparison: what it is about, its runs, and what is known of them.
 
-``comparison.json`` has the settings that all runs share, ``records.jsonl`` what came of each run: one line when it is
-trained, one more when it is scored. It must never mix runs of other settings, nor forget a run that was trained.
+All of it is in ``records.jsonl``: first what all runs share, then what came of each run, one line when it is trained
+and one more when it is scored, and the latency of the arms. It must never mix runs of other settings, nor forget a run
+that was trained.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolov10_dysample.study.arms import slug
-from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
+from yolov10_dysample.study.json_files import append_line, append_once, read_lines
 
 __all__ = [
     "MAP",
     "MAP50",
+    "PAIRS",
+    "RECORDS",
     "SIZES",
     "Comparison",
+    "Known",
     "Run",
+    "by_comparison",
     "default_folder",
     "is_scored",
+    "known_of",
     "require_same_settings",
-    "run_records",
     "same_as_its_pair",
 ]
 
 MAP, MAP50 = "mAP50-95", "mAP50"
 SIZES = ("small", "medium", "large")
+#: The file of a comparison that is worth keeping.
+RECORDS = "records.jsonl"
+#: What the first run of each seed started from and saw.
+PAIRS = "pairs.jsonl"
 
 
 class Comparison(NamedTuple):
@@ -38,12 +49,14 @@ class Comparison(NamedTuple):
         data (str): The data set YAML.
         settings (dict): Training settings.
         warm_start (str | None): The first 16 digits of the SHA-256 of the weights that all runs start from.
+        shard (str | None): Which part of the runs is meant to be here, as ``2/4``; None if it is all of them.
     """
 
     model: str
     data: str
     settings: dict[str, Any]
     warm_start: str | None
+    shard: str | None = None
 
 
 class Run(NamedTuple):
@@ -84,7 +97,7 @@ class Run(NamedTuple):
     @property
     def records(self) -> Path:
         """Where its record goes, beside those of all other runs."""
-        return Path(self.out) / "records.jsonl"
+        return Path(self.out) / RECORDS
 
     @property
     def weights(self) -> Path:
@@ -107,7 +120,7 @@ class Run(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """All that is known of the run; empty if it was not trained yet."""
-        return run_records(Path(self.out)).get((self.arm, self.seed), {})
+        return known_of(Path(self.out)).runs.get((self.arm, self.seed), {})
 
     @property
     def is_trained(self) -> bool:
@@ -116,12 +129,49 @@ class Run(NamedTuple):
         return is_scored(record) or bool(record and self.weights.is_file())
 
 
-def run_records(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
-    """What is known of every run of a folder, by arm and seed; what was noted later adds to what was noted before."""
-    records: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in read_lines(folder / "records.jsonl"):
-        records.setdefault((line["arm"], line["seed"]), {}).update(line)
-    return records
+class Known(NamedTuple):
+    """What a folder's records say.
+
+    Attributes:
+        comparison (dict | None): What the folder is about, as of :class:`Comparison`; None if it is not a comparison's.
+        runs (dict): What is known of every run, by arm and seed.
+        latency (dict | None): What :func:`~yolov10_dysample.study.scoring.measure_latency` found last.
+    """
+
+    comparison: dict[str, Any] | None
+    runs: dict[tuple[str, int], dict[str, Any]]
+    latency: dict[str, Any] | None
+
+
+def known_of(*folders: Path) -> Known:
+    """What the records of a folder, or of all shards of a comparison, say; later lines add to those before."""
+    comparison = latency = None
+    runs: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in itertools.chain.from_iterable(read_lines(folder / RECORDS) for folder in folders):
+        comparison = line.get("comparison", comparison)
+        latency = line.get("latency", latency)
+        if "arm" in line:
+            runs.setdefault((line["arm"], line["seed"]), {}).update(line)
+    return Known(comparison, runs, latency)
+
+
+def by_comparison(folders: Sequence[Path]) -> list[list[Path]]:
+    """The folders of each comparison: one, or those of its shards, which may also be named by the folder they are in.
+
+    Raises:
+        ValueError: If a folder is not a comparison's.
+    """
+    groups: dict[str, list[Path]] = {}
+    for named in folders:
+        shards = [file.parent for file in sorted(named.glob(f"shard-*/{RECORDS}"))]
+        for folder in [named] if (named / RECORDS).is_file() else shards or [named]:
+            about = known_of(folder).comparison
+            if about is None:
+                raise ValueError(f"must be folders of comparisons, got '{folder}', which has no {RECORDS} of one")
+            shard = about.get("shard")
+            all_alike = json.dumps([{**about, "shard": None}, shard.partition("/")[2]], sort_keys=True) if shard else ""
+            groups.setdefault(all_alike or str(folder), []).append(folder)
+    return list(groups.values())
 
 
 def is_scored(record: dict[str, Any]) -> bool:
@@ -149,12 +199,10 @@ def require_same_settings(folder: Path, wanted: Comparison) -> None:
     Raises:
         ValueError: If it is about something else already.
     """
-    file = folder / "comparison.json"
     now = json.loads(json.dumps(wanted._asdict()))
-    if not file.is_file():
-        write_json(file, now)
-        return
-    before = json.loads(file.read_text())
+    before = append_once(folder / RECORDS, {"comparison": now}, key=()).get("comparison")  # or the first line, if any
+    if before is None:
+        raise ValueError(f"{folder / RECORDS} must begin with what the comparison is about: name another out=")
     changed = [f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key]]
     if changed:
         raise ValueError(f"out={folder} holds runs with other settings ({'; '.join(changed)}): name another out=")
@@ -167,7 +215,7 @@ def same_as_its_pair(run: Run, what: str, digest: str) -> str:
         RuntimeError: If the first run of this seed noted another one.
     """
     line = {"seed": run.seed, "what": what, "digest": digest, "arm": run.arm}
-    first = append_once(Path(run.out) / "pairs.jsonl", line, key=("seed", "what"))
+    first = append_once(Path(run.out) / PAIRS, line, key=("seed", "what"))
     if first["digest"] != digest:
         raise RuntimeError(
             f"seed {run.seed}: {what} of {run.arm} is not that of {first['arm']}, so that they cannot be compared in "

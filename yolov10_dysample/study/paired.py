@@ -1,22 +1,45 @@
-"""Differences in pairs, and the rule by which one of them is a gain. It must never print or draw.
+"""Differences of a comparison's runs in pairs, and the rule by which one is a gain. It must never print or draw.
 
 The rule was registered before the runs on record: the 95 % interval lies above 0, from at least 5 pairs, against
-nearest *and* against bilinear upsampling.
+nearest *and* against bilinear upsampling. By the same interval, two arms are equivalent if all of it is within
+:data:`MARGIN`: more strictly than two one-sided tests at 5 %, which look at the 90 % interval.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-__all__ = ["MIN_PAIRS", "interval_above_zero", "is_gain", "paired"]
+from yolov10_dysample.study.arms import KINDS
+from yolov10_dysample.study.comparison import MAP, RECORDS, is_scored, known_of
+
+__all__ = [
+    "MARGIN",
+    "MIN_PAIRS",
+    "Records",
+    "gain",
+    "is_gain",
+    "last",
+    "load",
+    "outcome",
+    "paired",
+    "pooled",
+    "precision",
+]
+
+#: The records of runs by arm and seed.
+Records = dict[str, dict[int, dict[str, Any]]]
+Value = Callable[[dict[str, Any]], "float | None"]
 
 #: Fewer pairs are reported and cannot win.
 MIN_PAIRS = 5
+#: Differences of mAP50-95 that make no difference: where the 95 % interval lies within it, arms are equivalent.
+MARGIN = 0.004
 #: Of more pairs, p is estimated from as many of the sign flips as this many pairs have.
 MOST_PAIRS = 16
 
@@ -38,9 +61,24 @@ def paired(values: Mapping[int, float | None], base: Mapping[int, float | None])
     seeds = [seed for seed in sorted(values) if values[seed] is not None and base.get(seed) is not None]
     if not seeds:
         return None
-    differences = [values[seed] - base[seed] for seed in seeds]  # type: ignore[operator]
-    found = {"n": len(seeds), "seeds": seeds, "differences": differences, "mean": statistics.fmean(differences)}
-    if len(seeds) > 1:
+    return {"seeds": seeds, **_described([values[seed] - base[seed] for seed in seeds])}  # type: ignore[operator]
+
+
+def pooled(found: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """What the pairs of several comparisons say together, each pair of its own comparison; None if there is no pair.
+
+    Example:
+        >>> found = pooled([paired({0: 3.0}, base={0: 1.0}), None, paired({0: 5.0}, base={0: 1.0})])
+        >>> found["n"], found["mean"]
+        (2, 3.0)
+    """
+    differences = [difference for one in found if one for difference in one["differences"]]
+    return _described(differences) if differences else None
+
+
+def _described(differences: list[float]) -> dict[str, Any]:
+    found: dict[str, Any] = {"n": len(differences), "differences": differences, "mean": statistics.fmean(differences)}
+    if len(differences) > 1:
         interval = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
         flips = stats.permutation_test(
             (differences,),
@@ -53,11 +91,6 @@ def paired(values: Mapping[int, float | None], base: Mapping[int, float | None])
     return found
 
 
-def interval_above_zero(found: Mapping[str, Any] | None) -> bool:
-    """Whether the whole interval of a difference lies above 0."""
-    return bool(found and "interval" in found and found["interval"][0] > 0)
-
-
 def is_gain(found: Mapping[str, Any] | None) -> bool:
     """Whether a difference is a gain by the registered rule.
 
@@ -65,4 +98,64 @@ def is_gain(found: Mapping[str, Any] | None) -> bool:
         >>> is_gain({"n": 5, "interval": [0.01, 0.03]}), is_gain({"n": 3, "interval": [0.01, 0.03]})
         (True, False)
     """
-    return bool(found and found["n"] >= MIN_PAIRS and interval_above_zero(found))
+    return outcome(found) == "better"
+
+
+def outcome(found: Mapping[str, Any] | None) -> str:
+    """What a difference of mAP50-95 says of an arm: better, worse or equivalent; or that it is not settled.
+
+    Example:
+        >>> [outcome({"n": 20, "interval": interval}) for interval in ([0.001, 0.003], [-0.003, 0.003], [-0.01, 0.003])]
+        ['better', 'equivalent', 'not settled']
+        >>> outcome({"n": 3, "interval": [-0.003, -0.001]})
+        'not settled'
+    """
+    if not found or found["n"] < MIN_PAIRS or "interval" not in found:
+        return "not settled"
+    low, high = found["interval"]
+    if low > 0:
+        return "better"
+    if high < 0:
+        return "worse"
+    return "equivalent" if low > -MARGIN and high < MARGIN else "not settled"
+
+
+def load(*folders: Path) -> Records:
+    """The records of a comparison's scored runs, stock arms first.
+
+    Args:
+        folders (Path): The folder of a comparison, or those of its shards.
+
+    Raises:
+        ValueError: If there are none, or runs of one seed are no pairs.
+    """
+    records: Records = {}
+    for (arm, seed), record in sorted(known_of(*folders).runs.items()):
+        if is_scored(record):
+            records.setdefault(arm, {})[seed] = record
+    where = ", ".join(map(str, folders))
+    if not records:
+        raise ValueError(f"{where} must have a scored run in {RECORDS}, got none; name the out= of a comparison")
+    for seed in {seed for runs in records.values() for seed in runs}:
+        pair = {arm: runs[seed] for arm, runs in records.items() if seed in runs}
+        if len({(run["start"], run["data"]) for run in pair.values()}) > 1:
+            raise ValueError(f"seed {seed} in {where}: {', '.join(pair)} must start alike and see the same data")
+    return dict(sorted(records.items(), key=lambda item: KINDS.index(item[0].partition(":")[0])))
+
+
+def last(record: dict[str, Any], name: str = MAP) -> float:
+    """After the last epoch, whatever came before: the best epoch would be chosen by the data it is measured on."""
+    return record["epochs"][-1][name]
+
+
+def precision(name: str, scores: str = "sizes") -> Value:
+    """A precision among the ``scores`` of a run; None where its record has none, or the split no such objects."""
+    return lambda record: record.get(scores, {}).get(name)
+
+
+def gain(records: Records, arm: str, base: str, value: Value = last) -> dict[str, Any] | None:
+    """The paired difference of an arm to another one; None for an arm to itself, or without pairs."""
+    if arm == base or base not in records:
+        return None
+    ours, theirs = ({seed: value(run) for seed, run in records[name].items()} for name in (arm, base))
+    return paired(ours, theirs)

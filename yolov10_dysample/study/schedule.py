@@ -1,7 +1,8 @@
 """Carries out the runs of a comparison, some at a time, and tells how far they are.
 
-Where runs are carried out is behind :class:`Workers`: here on this machine, a process each. It must never repeat a run
-that was finished, nor stop the others because one failed.
+Where runs are carried out is behind :class:`Workers`: here on this machine, each in a process of its own, which is
+``python -m yolov10_dysample.study.schedule RUN`` with a :class:`Run` as JSON. It must never repeat a run that was
+finished, nor stop the others because one failed.
 """
 
 from __future__ import annotations
@@ -15,15 +16,29 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import filelock
+
 from yolov10_dysample.study.comparison import MAP, Run, is_scored
 from yolov10_dysample.study.progress import Reporter
-from yolov10_dysample.study.training import EPOCH_MARK
+from yolov10_dysample.study.scoring import score
+from yolov10_dysample.study.training import EPOCH_MARK, train
 
-__all__ = ["LocalWorkers", "Workers", "carry_out_all"]
+__all__ = ["LocalWorkers", "Workers", "carry_out", "carry_out_all"]
 
 ALL_RUNS = "epochs of all runs"
 #: Seconds that a process that was told to stop has to do so.
 PATIENCE = 10
+
+
+def carry_out(run: Run) -> None:
+    """Do what is left to do of a run. It is recorded before it is scored: a score that fails costs no training."""
+    run.unfinished.parent.mkdir(parents=True, exist_ok=True)
+    # If a comparison is killed, its trainings may go on: the next comparison waits for them here, and uses them.
+    with filelock.FileLock(f"{run.unfinished}.lock"):
+        if not run.is_trained:
+            train(run)
+        if not is_scored(run.record()):
+            score(run)
 
 
 class Workers(Protocol):
@@ -71,7 +86,7 @@ class LocalWorkers:
         run.log.parent.mkdir(parents=True, exist_ok=True)
         # As for `yolo`, a folder that happens to be the current one is no place to import from.
         environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-        command = [sys.executable, "-m", "yolov10_dysample.study.run", json.dumps(run._asdict())]
+        command = [sys.executable, "-m", "yolov10_dysample.study.schedule", json.dumps(run._asdict())]
         with run.log.open("w", encoding="utf-8") as log:
             process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
@@ -152,3 +167,7 @@ def _log_lines(run: Run) -> list[str]:
         stream.seek(0, os.SEEK_END)
         stream.seek(max(0, stream.tell() - 20_000))
         return stream.read().decode(errors="replace").splitlines()
+
+
+if __name__ == "__main__":
+    carry_out(Run(**json.loads(sys.argv[1])))

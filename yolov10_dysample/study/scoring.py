@@ -1,4 +1,4 @@
-"""Scores a trained run: its precision by size of the object, and how far its DySample layers move their samples.
+"""What trained weights are worth: precision by size of the object, how far DySample layers move, time for an image.
 
 It works from the weights alone, as often as wanted, and must never train or change them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,26 @@ from torch import Tensor
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.offsets import offset_statistics
 from yolov10_dysample.study.comparison import SIZES, Run
+from yolov10_dysample.study.records import environment_record
+from yolov10_dysample.study.statistics import compared
+from yolov10_dysample.study.timing import time_interleaved
 from yolov10_dysample.study.training import dysample_layers
 
-__all__ = ["OFFSET_IMAGES", "GroundTruth", "ground_truth", "learnt_offsets", "precision_by_size", "score"]
+__all__ = [
+    "OFFSET_IMAGES",
+    "GroundTruth",
+    "ground_truth",
+    "learnt_offsets",
+    "measure_latency",
+    "precision_by_size",
+    "score",
+    "unseen_truth",
+]
 
 #: Images of the val split that the learnt offsets are looked at on.
 OFFSET_IMAGES = 64
+#: Timed rounds of the latency.
+ROUNDS = 30
 
 
 def score(run: Run) -> None:
@@ -32,29 +47,43 @@ def score(run: Run) -> None:
 
     torch.set_num_threads(run.threads)
     trained: Any = YOLO(run.weights)
-    truth = ground_truth(run.data)
-    run.note(
-        sizes=precision_by_size(trained, run, truth),
-        offsets=learnt_offsets(trained, run, truth.files[:OFFSET_IMAGES]),
-    )
+    truth, unseen = ground_truth(run.data), unseen_truth(run.data)
+    scores = {"sizes": precision_by_size(trained, run, truth)}
+    if unseen:
+        scores["test"] = precision_by_size(YOLO(run.weights), run, unseen)
+    run.note(**scores, offsets=learnt_offsets(trained, run, truth.files[:OFFSET_IMAGES]))
 
 
 class GroundTruth(NamedTuple):
-    """The val split of a data set.
+    """A split of a data set.
 
     Attributes:
+        split (str): ``val`` or ``test``.
         coco (dict): Its boxes as COCO writes them.
         image_ids (dict[str, int]): The id of each image there, by the name it has in Ultralytics' predictions.
         files (list[str]): Its images.
     """
 
+    split: str
     coco: dict[str, Any]
     image_ids: dict[str, int]
     files: list[str]
 
 
-def ground_truth(data: str) -> GroundTruth:
-    """The val split of a data set YAML.
+def unseen_truth(data: str) -> GroundTruth | None:
+    """The test split of a data set YAML; None if it names none, or one without labels, as COCO's is."""
+    from ultralytics.data.utils import check_det_dataset
+
+    if not check_det_dataset(data).get("test"):
+        return None
+    try:
+        return ground_truth(data, "test")
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def ground_truth(data: str, split: str = "val") -> GroundTruth:
+    """A split of a data set YAML.
 
     Raises:
         ValueError: If it has no boxes, or two images of one name, whose predictions could not be told apart.
@@ -63,14 +92,14 @@ def ground_truth(data: str) -> GroundTruth:
     from ultralytics.data.utils import check_det_dataset
 
     described = check_det_dataset(data)
-    labels = YOLODataset(img_path=described["val"], data=described, task="detect", augment=False).labels
+    labels = YOLODataset(img_path=described[split], data=described, task="detect", augment=False).labels
     image_ids: dict[str, int] = {}
     boxes: list[dict[str, Any]] = []
     for image_id, label in enumerate(labels, start=1):
         stem = Path(label["im_file"]).stem
         name = str(int(stem)) if stem.isnumeric() else stem  # as Ultralytics names it in its predictions
         if name in image_ids:
-            raise ValueError(f"must have one val image of a name, got two called {name!r}; rename one of them")
+            raise ValueError(f"must have one {split} image of a name, got two called {name!r}; rename one of them")
         image_ids[name] = image_id
         height, width = label["shape"]
         pixels = label["bboxes"] * [width, height, width, height]
@@ -78,19 +107,19 @@ def ground_truth(data: str) -> GroundTruth:
             box = {"bbox": [x - w / 2, y - h / 2, w, h], "area": w * h, "category_id": int(category), "iscrowd": 0}
             boxes.append({"id": len(boxes) + 1, "image_id": image_id, **box})
     if not boxes:
-        raise ValueError("must have labelled boxes in its val split, got none")
+        raise ValueError(f"must have labelled boxes in its {split} split, got none")
     coco = {
         "images": [{"id": image_id} for image_id in image_ids.values()],
         "annotations": boxes,
         "categories": [{"id": category} for category in described["names"]],
     }
-    return GroundTruth(coco, image_ids, [label["im_file"] for label in labels])
+    return GroundTruth(split, coco, image_ids, [label["im_file"] for label in labels])
 
 
 def precision_by_size(model: Any, run: Run, truth: GroundTruth) -> dict[str, Any]:
-    """COCO's average precision for the data's own small, medium and large objects.
+    """COCO's average precision: of all objects, at an IoU of 0.75, and of the data's own small, medium and large ones.
 
-    The limits are such that each size has a third of the boxes of the val split.
+    The limits are such that each size has a third of the boxes of the split.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -104,7 +133,10 @@ def precision_by_size(model: Any, run: Run, truth: GroundTruth) -> dict[str, Any
     evaluation.evaluate()
     evaluation.accumulate()
     precision = evaluation.eval["precision"][..., -1]  # IoU, recall, class, size
-    valid = {name: precision[..., i][precision[..., i] > -1] for i, name in enumerate(("all", *SIZES))}
+    at_75 = int(np.argmin(np.abs(evaluation.params.iouThrs - 0.75)))
+    parts = {"all": precision[..., 0], "AP75": precision[at_75, ..., 0]}
+    parts |= {name: precision[..., i] for i, name in enumerate(SIZES, start=1)}
+    valid = {name: part[part > -1] for name, part in parts.items()}
     return {
         "limits_px": [round(float(limit) ** 0.5, 2) for limit in (low, high)],
         **{name: round(values.mean().item(), 5) if values.size else None for name, values in valid.items()},
@@ -112,7 +144,7 @@ def precision_by_size(model: Any, run: Run, truth: GroundTruth) -> dict[str, Any
 
 
 def _predictions(model: Any, run: Run, truth: GroundTruth) -> list[dict[str, Any]]:
-    """What a model finds on the val split, with the ids of the ground truth."""
+    """What a model finds on a split, with the ids of the ground truth."""
     found: list[dict[str, Any]] = []
 
     def keep(validator: Any) -> None:
@@ -126,7 +158,14 @@ def _predictions(model: Any, run: Run, truth: GroundTruth) -> list[dict[str, Any
     settings = {name: run.settings[name] for name in ("imgsz", "batch", "workers") if name in run.settings}
     with tempfile.TemporaryDirectory() as folder:
         model.val(
-            data=run.data, device=run.device, save_json=True, project=folder, plots=False, verbose=False, **settings
+            data=run.data,
+            split=truth.split,
+            device=run.device,
+            save_json=True,
+            project=folder,
+            plots=False,
+            verbose=False,
+            **settings,
         )
     return found
 
@@ -145,3 +184,28 @@ def learnt_offsets(model: Any, run: Run, files: list[str]) -> dict[str, dict[str
         options = {"imgsz": run.settings["imgsz"], "rect": False, "device": run.device, "verbose": False, "batch": 1}
         collections.deque(model.predict(files, stream=True, save=False, **options), maxlen=0)
     return {str(i): offset_statistics(torch.cat(offsets), layers[i].scale) for i, offsets in seen.items()}
+
+
+@torch.inference_mode()
+def measure_latency(
+    weights: dict[str, Path], imgsz: int, device: str, tell: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Milliseconds of every arm's model, one image at a time, by its weights; the ratios are to the first arm's."""
+    from ultralytics import YOLO
+
+    place = torch.device(device if device == "cpu" else f"cuda:{device}")
+    image = torch.rand(1, 3, imgsz, imgsz).to(place, memory_format=torch.channels_last)
+    calls = {}
+    for name, file in weights.items():
+        model: Any = YOLO(file).model
+        model = model.eval().fuse(verbose=False).float().to(place, memory_format=torch.channels_last)
+        calls[name] = functools.partial(model, image)
+    times = time_interleaved(calls, ROUNDS, place, tell)
+    arms = compared(times, "ms", next(iter(weights)))
+    return {
+        "arms": arms,
+        "imgsz": imgsz,
+        "rounds": ROUNDS,
+        "threads": torch.get_num_threads(),
+        **environment_record(),
+    }

@@ -11,12 +11,13 @@ import hashlib
 import os
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from yolov10_dysample.dysample import DySample
-from yolov10_dysample.study.arms import parse_arm, with_arm
+from yolov10_dysample.study.arms import Arm, fold_rates, freeze_setting, parse_arm, set_rate, with_arm
 from yolov10_dysample.study.comparison import MAP, MAP50, Run, same_as_its_pair
 from yolov10_dysample.study.records import environment_record
 
@@ -34,9 +35,12 @@ def train(run: Run) -> None:
     start = time.monotonic()
     shutil.rmtree(run.unfinished, ignore_errors=True)  # what a killed run left
     model: Any = YOLO(run.model)
+    arm = parse_arm(run.arm)
+    rows = with_arm(model.model.yaml, arm)
+    frozen = {"freeze": freeze_setting(rows, run.settings.get("freeze"))} if arm.frozen else {}
     history: dict[str, Any] = {"epochs": []}
     model.train(
-        trainer=_trainer(model, run, history),
+        trainer=_trainer(model, run, arm, rows, history),
         data=run.data,
         seed=run.seed,
         device=run.device,
@@ -46,12 +50,15 @@ def train(run: Run) -> None:
         deterministic=True,
         plots=False,
         patience=0,
-        **run.settings,
+        **{**run.settings, **frozen},
     )
     last = run.unfinished / "weights" / "last.pt"
     trained: Any = YOLO(last)
     run.weights.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(shutil.copy(last, run.weights.with_suffix(".part")), run.weights)
+    part = Path(shutil.copy(last, run.weights.with_suffix(".part")))
+    if arm.rate != 1:
+        _fold(part)
+    os.replace(part, run.weights)
     run.note(
         parameters=sum(p.numel() for p in trained.model.parameters()),
         **history,
@@ -66,15 +73,25 @@ def dysample_layers(network: Any) -> dict[int, DySample]:
     return {i: layer for i, layer in enumerate(network.model) if isinstance(layer, DySample)}
 
 
-def _trainer(model: Any, run: Run, history: dict[str, Any]) -> type:
+def _fold(weights: Path) -> None:
+    """Make plain DySample layers of those that learnt at another rate."""
+    checkpoint = torch.load(weights, map_location="cpu", weights_only=False)
+    for network in (checkpoint["model"], checkpoint.get("ema")):
+        if network is not None:
+            fold_rates(network)
+    torch.save(checkpoint, weights)
+
+
+def _trainer(model: Any, run: Run, arm: Arm, rows: dict[str, Any], history: dict[str, Any]) -> type:
     """Ultralytics' own trainer of a model, with the arm in its rows and with notes in ``history``."""
-    rows = with_arm(model.model.yaml, parse_arm(run.arm))
     order = hashlib.sha256()
 
     class Trainer(model._smart_load("trainer")):  # type: ignore[misc]
         def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
             network = super().get_model(cfg=rows, weights=weights, verbose=verbose)
             history["start"] = same_as_its_pair(run, "weights", _shared_weights(network))
+            if arm.rate != 1:
+                set_rate(network, arm.rate)
             return network
 
         def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
