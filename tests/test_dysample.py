@@ -384,11 +384,6 @@ def in_a_trace(layer, x):
     return in_eager_inference(torch.jit.trace(layer, torch.ones_like(x)), x)
 
 
-def in_a_trace_of_folded_groups(layer, x):
-    layer.traced_form = "folded_grid_sample"
-    return in_a_trace(layer, x)
-
-
 def in_a_trace_of_gathers(layer, x):
     layer.traced_form = "gather"
     return in_a_trace(layer, x)
@@ -417,10 +412,9 @@ LIKE_GRID_SAMPLE = [
     in_training,
     in_channels_last_training,
     in_a_trace,
-    in_a_trace_of_folded_groups,
     in_an_exported_program,
 ]
-IN_TRACES = (in_a_trace, in_a_trace_of_folded_groups, in_an_exported_program)
+IN_TRACES = (in_a_trace, in_an_exported_program)
 every_path = pytest.mark.parametrize(
     "path", [*LIKE_GRID_SAMPLE, in_a_trace_of_gathers, in_a_trace_of_gathers_for_x2paddle]
 )

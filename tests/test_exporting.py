@@ -31,7 +31,7 @@ def test_an_exporter_without_its_model_is_prepared_when_it_gets_it_and_is_itself
     assert (exporter.args.opset, other.args.opset) == (None, None)
     exporter.model = nn.Sequential(DySample(8))
     assert exporter.args.opset == 18
-    assert exporter.model[0].traced_form == "folded_grid_sample"
+    assert exporter.model[0].traced_form == "gather"
     assert type(exporter) is Exporter
 
 
@@ -57,11 +57,11 @@ def test_an_opset_without_grid_sample_is_refused_when_the_model_comes():
 @pytest.mark.parametrize(
     ("switch", "forms"),
     [
-        (None, ("grid_sample", "folded_grid_sample", "gather", "x2paddle_gather")),
-        ("", ("grid_sample", "folded_grid_sample", "gather", "x2paddle_gather")),
-        ("auto", ("grid_sample", "folded_grid_sample", "gather", "x2paddle_gather")),
+        (None, ("grid_sample", "gather", "gather", "x2paddle_gather")),
+        ("", ("grid_sample", "gather", "gather", "x2paddle_gather")),
+        ("auto", ("grid_sample", "gather", "gather", "x2paddle_gather")),
         ("gather", ("gather", "gather", "gather", "x2paddle_gather")),
-        ("grid_sample", ("grid_sample", "folded_grid_sample", "grid_sample", "grid_sample")),
+        ("grid_sample", ("grid_sample", "grid_sample", "grid_sample", "grid_sample")),
     ],
 )
 def test_a_format_gets_its_own_form_unless_the_switch_says_another(switch, forms, monkeypatch):
@@ -91,3 +91,13 @@ def test_without_grid_sample_any_opset_will_do(opset, used, caplog):
     on_export_start(exporter)
     assert exporter.args.opset == used
     assert not caplog.records
+
+
+@pytest.mark.parametrize(("switch", "told"), [("auto", True), ("grid_sample", True), ("gather", False)])
+def test_an_onnx_file_with_grid_sample_is_said_to_be_no_file_for_tensorrt(switch, told, monkeypatch, caplog):
+    monkeypatch.setenv(SAMPLING_SWITCH, switch)
+    exporter = Exporter()
+    exporter.model = nn.Sequential(DySample(8))
+    with caplog.at_level("INFO", logger="ultralytics"):
+        on_export_start(exporter)
+    assert ("use format=engine, or set YOLOV10_DYSAMPLE_SAMPLING=gather" in caplog.text) is told

@@ -31,9 +31,9 @@ MAX_SCALE = 8
 #: What a layer multiplies its predicted offsets by, as published: four units of the convolution are one pixel.
 OFFSET_RANGE = 0.25
 
-#: How a layer samples in a trace: ``grid_sample`` for each group, for all groups at once, or row gathers without it;
-#: the last with ops only that X2Paddle 1.6 converts.
-TRACED_FORMS = ("grid_sample", "folded_grid_sample", "gather", "x2paddle_gather")
+#: How a layer samples in a trace: by ``grid_sample`` for each group, or by row gathers without it; the last with ops
+#: only that X2Paddle 1.6 converts.
+TRACED_FORMS = ("grid_sample", "gather", "x2paddle_gather")
 
 #: Where an offset ends in the form without ``grid_sample``, in pixels: beyond any map, and a number of float16.
 _FARTHEST = 2.0**15
@@ -457,15 +457,10 @@ class DySample(nn.Module):
         limit = to_centre * (1 - 2 * torch.finfo(move.dtype).eps)
         grid = F.pixel_shuffle(torch.max(torch.min(place, limit), -limit) / to_edge, scale)
         images = x.to(grid.dtype)
-        if self.traced_form == "folded_grid_sample":
-            # Every group is an image of its own: torch's CPU kernel runs in parallel over images only.
-            grid = grid.reshape(-1, 2, height * scale, width * scale).permute(0, 2, 3, 1)
-            y = F.grid_sample(images.reshape(-1, self.in_channels // groups, height, width), grid, align_corners=False)
-            return y.reshape(-1, self.in_channels, height * scale, width * scale).to(x.dtype)
-        # In four dimensions and without touching the batch: ncnn takes ten times as long over folded groups.
-        parts = images.split(self.in_channels // groups, dim=1)
-        grids = grid.permute(0, 2, 3, 1).split(2, dim=-1)
-        sampled = [F.grid_sample(part, places, align_corners=False) for part, places in zip(parts, grids, strict=True)]
+        # In four dimensions and without touching the batch: ncnn takes ten times as long over folded groups. One
+        # permute() for all groups is fewer nodes, but onnx2tf takes the wrong dimension where sides equal channels.
+        parts = zip(images.split(self.in_channels // groups, dim=1), grid.split(2, dim=1), strict=True)
+        sampled = [F.grid_sample(part, place.permute(0, 2, 3, 1), align_corners=False) for part, place in parts]
         return torch.cat(sampled, dim=1).to(x.dtype)
 
     def _sample_by_gather(self, x: Tensor) -> Tensor:

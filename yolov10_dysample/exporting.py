@@ -30,8 +30,7 @@ __all__ = [
 OPSETS = (16, 19)
 #: How layers sample in each export format; ``grid_sample`` in the others.
 TRACED_FORMS_BY_FORMAT = {
-    "openvino": "folded_grid_sample",  # faster there
-    "torchscript": "folded_grid_sample",
+    "openvino": "gather",  # as fast in float32 and faster in bfloat16, which its CPUs compute in by default
     "engine": "gather",  # TensorRT 10.14 to 11.1 compute GridSample wrongly (NVIDIA/TensorRT#4813)
     "rknn": "gather",  # has no GridSample, nor have the converters of the next two
     "coreai": "gather",
@@ -120,6 +119,11 @@ def _prepare_export(exporter: Exporter, default_opset: int) -> None:
         _check_grid_sample(exporter.args)
     if exporter.args.opset is None:
         exporter.args.opset = default_opset
+    if form == "grid_sample" and exporter.args.format == "onnx":
+        _logger.info(
+            f"DySample samples by GridSample here, which ONNX Runtime is fastest with. TensorRT 10.14 to 11.1 compute "
+            f"it wrongly (NVIDIA/TensorRT#4813): for an engine use format=engine, or set {SAMPLING_SWITCH}=gather"
+        )
     for layer in layers:
         layer.traced_form = form
 
