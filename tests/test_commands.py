@@ -65,13 +65,13 @@ def test_from_a_wheel_an_export_is_named_after_its_weights(readme):
     assert len(list(readme[0].glob("runs/detect/train/weights/best.onnx"))) == 1
 
 
-def test_retraining_from_best_keeps_every_weight(yolo, weights, digits, folder):
-    output = run(yolo, "detect", "train", f"model={weights}", f"data={digits}", *TRAIN, cwd=folder)
+def test_retraining_from_best_keeps_every_weight(warm_shell, weights, digits, folder):
+    output = warm_shell(f"yolo detect train model='{weights}' data='{digits}' {' '.join(TRAIN)}", cwd=folder)
     assert "Transferred 599/599 items from pretrained weights" in output
 
 
-def test_an_export_of_an_untrained_model_is_named_after_its_yaml(yolo, tmp_path):
-    run(yolo, "export", "model=yolov10n-dysample.yaml", "format=onnx", "imgsz=64", cwd=tmp_path)
+def test_an_export_of_an_untrained_model_is_named_after_its_yaml(warm_shell, tmp_path):
+    warm_shell("yolo export model=yolov10n-dysample.yaml format=onnx imgsz=64", cwd=tmp_path)
     assert (tmp_path / "yolov10n-dysample.onnx").is_file()
 
 

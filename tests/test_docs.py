@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Environment, run
+from tests.conftest import ROOT
 from tests.documents import PAGES, README, README_COMMANDS, code_blocks, documented, shortened
 
 #: Lines for which other tests stand: installing, make, and what test_compare and test_benchmark look at as it runs.
@@ -28,15 +28,15 @@ def blocks(language):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", list(blocks("bash")))
-def test_a_block_of_commands_runs_from_a_wheel(block, user_folder, wheel_environment: Environment):
-    wheel_environment.shell(shortened(block), cwd=user_folder)
+def test_a_block_of_commands_runs_from_a_wheel(block, user_folder, warm_shell):
+    warm_shell(shortened(block), cwd=user_folder)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", list(blocks("python")))
-def test_a_block_of_python_runs(block, user_folder, wheel_environment: Environment):
+def test_a_block_of_python_runs(block, user_folder, warm_shell):
     (user_folder / "block.py").write_text(shortened(block))
-    run(wheel_environment.python, "block.py", cwd=user_folder, env={"YOLO_AUTOINSTALL": "false"})
+    warm_shell("python block.py", cwd=user_folder)
 
 
 @pytest.mark.parametrize(("command", "lines"), [("compare", 2), ("benchmark", 1)])

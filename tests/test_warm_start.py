@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-from tests.conftest import run
-
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
@@ -36,10 +34,12 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def found(python, stock, photographs, tmp_path_factory):
+def found(warm_shell, stock, photographs, tmp_path_factory):
     """What the script above found."""
-    folder = tmp_path_factory.mktemp("warm")
-    return json.loads(run(python, "-c", SCRIPT, photographs, stock, folder, cwd=folder).splitlines()[-1])
+    folder = tmp_path_factory.mktemp("tuned")
+    (folder / "script.py").write_text(SCRIPT)
+    output = warm_shell(f"python script.py '{photographs}' '{stock}' '{folder}'", cwd=folder)
+    return json.loads(output.splitlines()[-1])
 
 
 def test_map_is_equal_to_four_decimals_before_and_after_the_swap(found):
