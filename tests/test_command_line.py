@@ -1,4 +1,6 @@
-"""The command `yolov10-dysample` as a whole: how it is reached, what it says of itself, and what it loads."""
+"""The command `yolov10-dysample` as a whole: how it is reached, what it says of itself, what it loads, and how it reads
+`key=value` arguments and refuses others before it begins.
+"""
 
 import sysconfig
 from pathlib import Path
@@ -7,6 +9,7 @@ import pytest
 
 from tests.conftest import run
 from yolov10_dysample import __version__
+from yolov10_dysample.commands.keys import Command, Key, UsageError, flag, number, one_of, several, whole
 from yolov10_dysample.commands.main import COMMANDS, main
 
 
@@ -62,3 +65,104 @@ def test_every_command_has_help_that_fits_a_screen_with_examples_and_its_exit_st
     assert f"examples:\n  yolov10-dysample {name}" in out
     assert "exit status" in out
     assert max(map(len, out.splitlines())) <= 120
+
+
+# Keys
+
+
+def setting(name, text):
+    if name != "epochs":
+        raise UsageError(f"there is no training setting {name!r}")
+    return int(text)
+
+
+KEYS = (
+    Key("model", "the model", required=True, example="mine.yaml"),
+    Key("rows", "rows", several(whole(0))),
+    Key("imgsz", "size", whole(32, multiple=32), 640),
+    Key("conf", "confidence", number(0, 1), 0.25),
+    Key("force", "write over", flag, False),
+    Key("kind", "one of two", one_of(("lp", "pl")), "lp"),
+)
+COMMAND = Command("try", "tries", "Tries.", KEYS, "yolov10-dysample try model=mine.yaml", lambda values: 0)
+DEFAULTS = {"rows": None, "imgsz": 640, "conf": 0.25, "force": False, "kind": "lp"}
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["model=a=b.yaml"], {"model": "a=b.yaml"}),
+        (["conf=0.5", "model=x", "force=true"], {"model": "x", "conf": 0.5, "force": True}),
+        (
+            ["model=x", "rows=14, 11,14", "imgsz=64", "kind=pl"],
+            {"model": "x", "rows": [14, 11], "imgsz": 64, "kind": "pl"},
+        ),
+        (["model=--odd"], {"model": "--odd"}),
+    ],
+    ids=str,
+)
+def test_values_are_read_in_any_order_and_the_rest_is_default(words, given):
+    assert COMMAND.values(words) == {**DEFAULTS, **given}
+
+
+BAD = [
+    (["model=x", "imgsz=100"], "imgsz must be a multiple of 32, at least 32, got '100'; 96 would do"),
+    (["model=x", "imgsz=1"], "imgsz must be a multiple of 32, at least 32, got '1'; 32 would do"),
+    (["model=x", "imgsz=--64"], "imgsz must be a multiple of 32, at least 32, got '--64'; 32 would do"),
+    (["model=x", "imgsz=1e3"], "imgsz must be a multiple of 32, at least 32, got '1e3'; 32 would do"),
+    (["model=x", f"imgsz=1{'0' * 400}1"], f"got '1{'0' * 400}1'; 1{'0' * 401} would do"),
+    (["model=x", f"imgsz={'9' * 5000}"], "9'; 32 would do"),
+    (["model=x", "rows=1,²"], "rows must be a whole number, at least 0, got '²'"),
+    (["model=x", "conf=nan"], "conf must be a number from 0 to 1, got 'nan'"),
+    (["model=x", "conf=-0.1"], "conf must be a number from 0 to 1, got '-0.1'"),
+    (["model=x", "kind=LP"], "kind must be one of lp, pl, got 'LP'"),
+    (["model=x", "force=on"], "force must be True or False, got 'on'"),
+    (["model=x", "model=x"], "model is given twice, the second time as 'model=x'"),
+    (["model=x", "Conf=1"], "there is no key 'Conf'; did you mean conf?"),
+    (["conf=1"], "model is missing; write model=mine.yaml"),
+    (["model=x", "=1"], "arguments are key=value, got '=1'; write yolov10-dysample try model=mine.yaml"),
+    (
+        ["x", "--conf", "0.5", "--force", "--rows", "1", "2"],
+        "write yolov10-dysample try model=x conf=0.5 force=True rows=1,2",
+    ),
+    (["x", "y"], "got 'x'; write yolov10-dysample try model=mine.yaml"),
+    (["x", "--conf", "2"], "got 'x'; write yolov10-dysample try model=mine.yaml"),
+    (["x", "--conf"], "got 'x'; write yolov10-dysample try model=mine.yaml"),
+    (["--"], "got '--'; write yolov10-dysample try model=mine.yaml"),
+    ([""], "got ''; write yolov10-dysample try model=mine.yaml"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[" ".join(words)[:60] for words, _ in BAD])
+def test_what_does_not_fit_is_refused_with_the_rule_the_value_and_the_fix(words, message):
+    with pytest.raises(UsageError) as error:
+        COMMAND.values(words)
+    assert str(error.value).endswith(message)
+
+
+def test_a_number_may_have_an_upper_limit():
+    with pytest.raises(ValueError, match="must be a whole number, 1 to 8, got '9'"):
+        whole(1, most=8)("9")
+    with pytest.raises(ValueError, match="must be a multiple of 32, 32 to 64, got '100'; 64 would do"):
+        whole(32, multiple=32, most=64)("100")
+
+
+def test_keys_outside_the_table_are_settings_of_their_own_where_a_command_takes_them():
+    command = Command("try", "", "", KEYS, "", lambda values: 0, other=setting)
+    assert command.values(["model=x", "epochs=3"]) == {**DEFAULTS, "model": "x", "settings": {"epochs": 3}}
+    assert command.values(["model=x"])["settings"] == {}
+    with pytest.raises(UsageError, match="there is no training setting 'epoch'"):
+        command.values(["model=x", "epoch=3"])
+    with pytest.raises(UsageError, match="epochs is given twice"):
+        command.values(["model=x", "epochs=3", "epochs=4"])
+
+
+def test_help_has_the_usage_every_key_and_the_examples():
+    lines = COMMAND.help().splitlines()
+    assert lines[0] == "usage: yolov10-dysample try model=mine.yaml [key=value ...]"
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == [
+        *(key.name for key in KEYS),
+        "yolov10-dysample",
+    ]
+    without_keys = Command("try", "", "Tries.", (), "", lambda values: 0)
+    assert without_keys.help().startswith("usage: yolov10-dysample try\n")

@@ -1,4 +1,6 @@
-"""What users type, in real child processes: stock `yolo` commands in an empty folder, and the plain Python API."""
+"""What users type, in real child processes: stock `yolo` commands in an empty folder, the plain Python API, and
+`make` in a checkout, wherever that lies.
+"""
 
 import shutil
 from pathlib import Path
@@ -65,13 +67,13 @@ def test_from_a_wheel_an_export_is_named_after_its_weights(readme):
     assert len(list(readme[0].glob("runs/detect/train/weights/best.onnx"))) == 1
 
 
-def test_retraining_from_best_keeps_every_weight(yolo, weights, digits, folder):
-    output = run(yolo, "detect", "train", f"model={weights}", f"data={digits}", *TRAIN, cwd=folder)
+def test_retraining_from_best_keeps_every_weight(warm_shell, weights, digits, folder):
+    output = warm_shell(f"yolo detect train model='{weights}' data='{digits}' {' '.join(TRAIN)}", cwd=folder)
     assert "Transferred 599/599 items from pretrained weights" in output
 
 
-def test_an_export_of_an_untrained_model_is_named_after_its_yaml(yolo, tmp_path):
-    run(yolo, "export", "model=yolov10n-dysample.yaml", "format=onnx", "imgsz=64", cwd=tmp_path)
+def test_an_export_of_an_untrained_model_is_named_after_its_yaml(warm_shell, tmp_path):
+    warm_shell("yolo export model=yolov10n-dysample.yaml format=onnx imgsz=64", cwd=tmp_path)
     assert (tmp_path / "yolov10n-dysample.onnx").is_file()
 
 
@@ -131,3 +133,34 @@ def test_switched_off_the_model_name_is_unknown_and_stock_models_work(yolo, digi
 def test_switched_off_a_wheel_does_not_know_the_model_name(wheel_environment: Environment, digits, tmp_path):
     command = (wheel_environment.yolo, "detect", "train", f"data={digits}", *TRAIN, "model=yolov10n-dysample.yaml")
     assert "does not exist" in run(*command, cwd=tmp_path, env={"YOLOV10_DYSAMPLE_AUTOLOAD": "0"}, ok=False)
+
+
+# `make` trains nothing here: the environment holds scripts that note what they were called with, which must be what the
+# Makefile means.
+
+NOTE = '#!/bin/sh\nprintf "%s\\n" "$@" >> "$NOTES"\n'
+
+
+@pytest.fixture(params=["a folder", "Müll", 'it\'s "$HOME" & `more`; #1'], ids=["space", "umlaut", "shell"])
+def checkout(request, tmp_path) -> Path:
+    """A checkout with the name that a clone has, in a folder of an awkward name, its environment built."""
+    folder = tmp_path / request.param / "yolov10_dysample"
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copyfile(ROOT / name, folder / name)
+    for name in ("python", "yolo", "yolov10-dysample"):
+        (programs / name).write_text(NOTE)
+        (programs / name).chmod(0o755)
+    (folder / ".venv" / "installed").touch()
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.mark.parametrize("target", ["demo", "compare"])
+def test_make_saves_its_runs_in_the_checkout_whatever_its_folder_is_called(target, checkout, tmp_path):
+    notes = tmp_path / "notes"
+    run("make", target, cwd=checkout, env={"NOTES": str(notes)})
+    projects = [Path(line.partition("=")[2]) for line in notes.read_text().splitlines() if line.startswith("project=")]
+    assert projects
+    assert {project.parts[: len(checkout.parts) + 1] for project in projects} == {(checkout / "runs").parts}

@@ -298,13 +298,11 @@ def test_a_training_step_through_its_own_loss_moves_the_offsets(name, worked, tm
     [("yolo11n", "11, 14", 64), ("yolov8n-rtdetr", "10, 13", 160)],
     ids=["yolo11n", "yolov8n-rtdetr"],
 )
-def test_the_stock_command_trains_a_converted_model_and_says_so_once(name, rows, imgsz, yolo, digits, tmp_path):
+def test_the_stock_command_trains_a_converted_model_and_says_so_once(name, rows, imgsz, warm_shell, digits, tmp_path):
     settings = (
         f"imgsz={imgsz} epochs=1 batch=2 workers=0 fraction=0.1 plots=True val=False device=cpu deterministic=False"
     )
-    output = run(
-        yolo, "detect", "train", f"model={name}-dysample.yaml", f"data={digits}", *settings.split(), cwd=tmp_path
-    )
+    output = warm_shell(f"yolo detect train model={name}-dysample.yaml data='{digits}' {settings}", cwd=tmp_path)
     line = f"{name}-dysample.yaml: {name}.yaml with DySample in place of nn.Upsample in rows {rows}\n"
     assert output.count(line) == 1
     assert output.count("yolov10_dysample.dysample.DySample") >= 2

@@ -276,14 +276,17 @@ def run_through_a_link(nodeid):
 
 
 @pytest.mark.slow
-def test_inductor_gives_eager_torchs_numbers_in_inference_and_training(request):
+def test_inductor_gives_eager_torchs_numbers_in_inference_and_training(request, monkeypatch):
     if " " in sys.prefix + tempfile.gettempdir() and LINKED not in os.environ:
         run_through_a_link(request.node.nodeid)
         return
-    torch._dynamo.reset()
     module = layer(VARIANTS["dysample+"])
-    compiled = torch.compile(copy.deepcopy(module), fullgraph=True, dynamic=True)
+    # Whether the compiler knows the vector instructions of this CPU takes half a minute to find out.
+    monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)
     for training in (False, True):
+        torch._dynamo.reset()
+        # With sizes as symbols once: that gradients have them too is seen above, without inductor.
+        compiled = torch.compile(copy.deepcopy(module), fullgraph=True, dynamic=not training)
         results = []
         for model in (module, compiled):
             x = maps(2, CHANNELS, 5, 6).requires_grad_(training)

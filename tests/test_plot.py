@@ -1,8 +1,11 @@
-"""Pictures of DySample: the places, lines and labels say what is so, and looking changes nothing."""
+"""What DySample does to an image, as numbers and as pictures: the offsets are the layer's, at their places; places,
+lines and labels say what is so; looking changes nothing.
+"""
 
 import copy
 import functools
 import io
+import itertools
 import os
 import re
 import shutil
@@ -12,16 +15,18 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from PIL import Image
+from PIL import Image, ImageColor
+from ultralytics import YOLO
 from ultralytics.engine.results import Results
 
-from tests.conftest import run
+from scripts import readme_picture
+from tests.conftest import ROOT, run
 from tests.small_models import STOCK, picture, small_model
-from yolov10_dysample import figures
+from yolov10_dysample import figures, offsets
 from yolov10_dysample import plot as pictures
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.commands.plot import COMMAND
-from yolov10_dysample.dysample import DySample
+from yolov10_dysample.dysample import DySample, dysample
 from yolov10_dysample.offsets import OffsetField
 
 
@@ -29,6 +34,101 @@ from yolov10_dysample.offsets import OffsetField
 def small(tmp_path_factory):
     """Makes small models, see small_model."""
     return functools.partial(small_model, tmp_path_factory.mktemp("model"))
+
+
+# Offsets
+
+
+@pytest.mark.parametrize("row", ["DySample, [2, lp, 2]", "DySample, [4, pl, 2]", "DySample, [2, lp, 2, True, nearest]"])
+def test_the_field_has_the_offsets_that_the_layer_samples_at(small, row):
+    """x of every group before y of every group, in pixels of the layer's input."""
+    model = small(row)
+    layer = model.model.model[2]
+    moved = torch.tensor([[0.5, -0.25], [2.0, 1.0]])  # [x or y, group]
+    with torch.no_grad():
+        layer.offset.weight.zero_()
+        layer.offset.bias.view(2, 2, -1).copy_(moved[..., None] * 4)
+    (field,) = offsets.offset_fields(model, picture(32, 64), imgsz=64)
+    assert (field.i, field.scale, field.groups, field.init) == (2, layer.scale, 2, layer.init)
+    assert (field.size, field.stride) == ((8, 16), 4)
+    assert field.offset.shape == (2, 2, 8 * layer.scale, 16 * layer.scale)
+    assert torch.equal(field.offset, moved[..., None, None].expand_as(field.offset))
+
+
+def test_offsets_that_depend_on_the_image_are_those_of_this_image(small):
+    model = small()
+    inputs = []
+    layer = model.model.eval().model[2]
+    torch.nn.init.normal_(layer.offset.weight)
+    image = picture(32, 64)
+    (field,) = offsets.offset_fields(model, image, imgsz=64)
+    model.model.model[1].register_forward_hook(lambda module, args, output: inputs.append(output))
+    with torch.no_grad():
+        model.model(torch.tensor(image[..., ::-1].copy()).permute(2, 0, 1)[None] / 255)
+        expected = layer.predict_offset(inputs[0])[0]
+    assert expected.std() > 0.01
+    torch.testing.assert_close(field.offset.flatten(0, 1), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_image_is_what_the_network_saw_in_true_colours_with_its_padding(small):
+    red = np.zeros((40, 64, 3), np.uint8)
+    red[..., 2] = 255  # arrays are BGR, as in predict()
+    (field,) = offsets.offset_fields(small(), red, imgsz=64)
+    assert field.image.shape == (64, 64, 3)
+    assert field.image[32, 32].tolist() == [255, 0, 0]
+    assert field.image[0, 0].tolist() == [114, 114, 114]
+
+
+def test_a_shift_that_is_the_same_in_every_cell_has_no_spread():
+    generator = torch.Generator().manual_seed(0)
+    one_cell = torch.randn(3, 4, 2, 2, generator=generator)  # another one for each image, group and sub-pixel
+    found = offsets.offset_statistics(one_cell.repeat(1, 1, 5, 7), scale=2)
+    assert found["spread"] == pytest.approx(0, abs=1e-12)
+    assert found["largest"] == pytest.approx(torch.hypot(*one_cell.chunk(2, dim=1)).max().item())
+
+
+def test_statistics_of_a_known_pattern():
+    offset = torch.zeros(1, 2, 20, 20)
+    offset[:, 0, :, :10], offset[:, 0, :, 10:] = 3, -3
+    found = offsets.offset_statistics(offset, scale=2)
+    assert found == pytest.approx({"mean": 3, "p99": 3, "largest": 3, "spread": (9 / 2) ** 0.5})  # x varies, y does not
+    offset[0, 1, 0, :5] = 4  # 5 of 400 lengths
+    found = offsets.offset_statistics(offset, scale=2)
+    assert (found["p99"], found["largest"]) == (5, 5)
+    offset[0, 1, 0, :2] = 0  # 3 of 400
+    assert offsets.offset_statistics(offset, scale=2)["p99"] == 3
+
+
+@pytest.mark.parametrize(("scale", "init"), list(itertools.product([2, 3, 4], ["bilinear", "nearest"])))
+def test_places_are_where_the_operator_samples(scale, init):
+    height, width, groups = 3, 5, 2
+    row, column = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    coordinates = torch.stack((column, row)).repeat(groups, 1, 1)[None]
+    generator = torch.Generator().manual_seed(0)
+    offset = torch.randn(2, groups, height * scale, width * scale, generator=generator) * 2  # some leave the map
+    sampled = dysample(coordinates, offset.flatten(0, 1)[None], scale, init)[0].unflatten(0, (groups, 2))
+    places = offsets.sampling_places(offset, scale, init, stride=8)
+    torch.testing.assert_close(places, (sampled.transpose(0, 1) + 0.5) * 8, rtol=0, atol=1e-4)
+
+
+def test_a_network_without_its_yolo_is_refused(small):
+    with pytest.raises(ValueError, match=r"the model must be YOLO\(\.\.\.\) .* got DetectionModel"):
+        offsets.offset_fields(small().model, picture(32, 32))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_offsets_that_are_not_finite_are_refused_with_their_layer_and_number(small, value):
+    model = small("DySample, [2, lp, 2]")
+    model.model.model[2].offset.bias.data[0] = value  # one of 2 axes x 2 groups x 4 sub-pixels
+    message = (
+        r"offsets must be finite numbers, and those of .*small.yaml are not: 128 of 2048 in layer 2; "
+        r"the model has diverged: train it again with a lower lr0, or take an earlier checkpoint"
+    )
+    with pytest.raises(ValueError, match=message):
+        offsets.offset_fields(model, picture(32, 64), imgsz=64)
+
+
+# Pictures
 
 
 def test_the_magnified_part_is_around_the_surest_detection():
@@ -377,11 +477,11 @@ def test_what_an_ultralytics_run_has_set_up_is_what_it_finds_afterwards(plot):
 
 
 @pytest.mark.slow
-def test_the_command_draws_into_the_next_free_folder_and_nowhere_else(python, folder):
+def test_the_command_draws_into_the_next_free_folder_and_nowhere_else(wheel_environment, warm_shell, folder):
     before = contents(folder)
-    for name in ("plot", "plot2"):
-        command = [python, "-m", "yolov10_dysample", "plot", *GOOD, "other=stock.pt"]
-        *files, figures = run(*command, cwd=folder).splitlines()
+    command = f"yolov10-dysample plot {' '.join(GOOD)} other=stock.pt"
+    for name, shell in (("plot", wheel_environment.shell), ("plot2", warm_shell)):
+        *files, figures = shell(command, cwd=folder).splitlines()
         assert files == [f"runs/dysample/{name}/{file}.png" for file in ("offsets-layer2", "predictions")]
         assert re.fullmatch(
             r"layer 2: offsets in pixels of its input: mean \S+, p99 \S+, largest \S+, spread \S+", figures
@@ -395,3 +495,42 @@ def test_the_command_draws_into_the_next_free_folder_and_nowhere_else(python, fo
         assert {str(file.relative_to(folder)) for file in new} == set(files)
         assert before.items() <= after.items()
         before = after
+
+
+# The README's picture
+
+
+def test_the_readmes_picture_shows_layer_11_in_the_colours_of_plot():
+    photograph = np.repeat(np.repeat(picture(10, 10), 64, axis=0), 64, axis=1)
+    content = readme_picture.readme_picture(YOLO("yolov10n-dysample.yaml"), photograph)
+    with Image.open(io.BytesIO(content)) as image:
+        assert (image.format, image.mode, image.width) == ("PNG", "P", 1500)
+        found = {colour for _, colour in image.convert("RGB").getcolors()}
+    assert {ImageColor.getrgb(colour) for colour in figures.COLOURS} <= found
+
+
+def test_the_readmes_picture_of_a_model_without_that_layer_is_refused():
+    with pytest.raises(ValueError, match=r"yolov10n.yaml has no DySample layer"):
+        readme_picture.readme_picture(YOLO("yolov10n.yaml"), picture(640, 640))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.png"], "image must be one of 528000, 541000, OSBS_029, SOAP_061 or an image file, got none.png"),
+        (["image.png"], "must lie within the photograph of 700 x 650 px, got left=300 top=300; write other --left"),
+        (["image.png", "--left=61", "--top=0"], "got left=61 top=0"),
+        (["image.png", "--left=0", "--top=-1"], "got left=0 top=-1"),
+    ],
+)
+def test_a_refused_call_for_the_readmes_picture_writes_nothing(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(picture(650, 700)).save("image.png")
+    with pytest.raises(SystemExit, match="2"):
+        readme_picture.main(["best.pt", arguments[0], "out.png", *arguments[1:]])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_the_picture_of_the_readme_loads_quickly():
+    assert (ROOT / "docs/trees.png").stat().st_size <= 250_000

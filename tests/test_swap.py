@@ -1,12 +1,17 @@
-"""DySample put into models already built: what changes, what stays, and what is refused."""
+"""DySample put into models already built: what changes, what stays, and what is refused; trained weights detect the
+same after the swap, and learn from there.
+"""
 
 import copy
+import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn import tasks
+from ultralytics.utils import ASSETS
 
 from yolov10_dysample import convert_rows, use_dysample
 from yolov10_dysample.dysample import DySample
@@ -267,3 +272,79 @@ def test_an_export_has_the_new_layers(one_class):
     model = use_dysample(YOLO("stock.pt"))
     file = model.export(format="torchscript", imgsz=64)
     assert "grid_sampler" in str(torch.jit.load(file).inlined_graph)
+
+
+# Trained weights
+
+
+def detections(model: YOLO, photograph: str) -> np.ndarray:
+    """float[n, 6]: left, top, right, bottom in pixels, score, class; highest score first."""
+    (result,) = model.predict(ASSETS / photograph, verbose=False)
+    return result.boxes.data.cpu().numpy()
+
+
+def same_detections(before: np.ndarray, after: np.ndarray) -> bool:
+    """Boxes within 0.01 px, scores within 1e-4, and the same classes in the same order."""
+    return before.shape == after.shape and bool((np.abs(before - after) <= [0.01] * 4 + [1e-4, 0]).all())
+
+
+# The same weights with another start move their boxes: a comparison that could not see that would show nothing.
+@pytest.mark.slow
+@pytest.mark.parametrize("photograph", ["bus.jpg", "zidane.jpg"])
+@pytest.mark.parametrize(("init", "same"), [("nearest", True), ("bilinear", False)])
+def test_swapped_coco_weights_find_the_same_only_if_dysample_starts_as_nearest(stock, photograph, init, same):
+    model = YOLO(stock)
+    before = detections(model, photograph)
+    assert len(before) >= 2
+    use_dysample(model, init=init)
+    assert same_detections(before, detections(model, photograph)) is same
+
+
+SCRIPT = """
+import json, sys
+from ultralytics import YOLO
+from yolov10_dysample import use_dysample
+
+data, weights, folder = sys.argv[1:]
+train = dict(data=data, imgsz=128, workers=0, plots=False, val=False, deterministic=False, project=folder)
+
+def score(model):
+    box = model.val(data=data, imgsz=128, workers=0, plots=False).box
+    return [box.map50, box.map]
+
+def swapped(init):
+    return use_dysample(YOLO(weights), init=init)
+
+found = {"stock": score(YOLO(weights)), "nearest": score(swapped("nearest")), "bilinear": score(swapped("bilinear"))}
+model = swapped("nearest")
+model.save(f"{folder}/swapped.pt")
+found["saved"] = score(YOLO(f"{folder}/swapped.pt"))
+model.train(epochs=2, nbs=2, warmup_epochs=0, name="tuned", **train)
+tuned = YOLO(f"{folder}/tuned/weights/last.pt").model.model
+found["learnt"] = [float(tuned[i].offset.weight.abs().max()) for i in (11, 14)]
+found["init"] = [tuned[i].init for i in (11, 14)]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(warm_shell, stock, photographs, tmp_path_factory):
+    """What the script above found."""
+    folder = tmp_path_factory.mktemp("tuned")
+    (folder / "script.py").write_text(SCRIPT)
+    output = warm_shell(f"python script.py '{photographs}' '{stock}' '{folder}'", cwd=folder)
+    return json.loads(output.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_map_is_equal_to_four_decimals_before_and_after_the_swap(found):
+    assert found["stock"][0] > 0.5, "a model that detects nothing would prove nothing"
+    assert found["nearest"] == pytest.approx(found["stock"], abs=5e-5)
+    assert found["saved"] == pytest.approx(found["stock"], abs=5e-5)
+    assert found["bilinear"] != pytest.approx(found["stock"], abs=5e-5), "this test cannot tell upsamplings apart"
+
+
+@pytest.mark.slow
+def test_the_offsets_learn_from_there(found):
+    assert found["init"] == ["nearest", "nearest"]
+    assert min(found["learnt"]) > 1e-4
