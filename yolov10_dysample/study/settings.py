@@ -16,6 +16,7 @@ __all__ = [
     "COMPILE",
     "GROWING",
     "OFFSET_SPREAD",
+    "OTHER_SAMPLING",
     "OURS",
     "PARTS",
     "PUBLISHED",
@@ -31,6 +32,8 @@ __all__ = [
 STOCK, OURS, PUBLISHED = "stock", "dysample", "published"
 #: The published code stops in channels_last; this is what it would cost if it did not.
 ADAPTED = "published, made to accept channels_last"
+#: Runtimes in which the form that their format does not get by itself is measured beside it, as ``dysample, FORM``.
+OTHER_SAMPLING = {"onnx": "gather", "openvino": "grid_sample"}
 #: What is measured, and can be skipped.
 PARTS = ("model", "growth", "operator", "train")
 

@@ -72,6 +72,7 @@ def terminal(record: dict[str, Any]) -> str:
         parts += [
             f"One call of the model, {settings['imgsz']} px, batch {settings['batch']}",
             aligned(runtimes_table(record)),
+            *_other_sampling(record),
             *_failures(record),
         ]
     if record.get("growth"):
@@ -106,6 +107,7 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
         f"their quotient is not that ratio, and the ratio is the one to read. Offsets have a standard deviation of "
         f"{settings['offset_spread']} pixels.",
         markdown(runtimes_table(record)),
+        *_other_sampling(record),
         f"![DySample and the published code beside stock in every runtime; upsamplers by size]({picture})",
         *_growth_section(record),
         f"GMACs include the sampling, at 4 an output number; {attention}. Memory is that of a "
@@ -119,6 +121,19 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
         f"`{record['command']}` ([record]({file}), {record['seconds'] / 60:.0f} minutes): {_conditions(record)}",
     ]
     return "\n\n".join(parts)
+
+
+def _other_sampling(record: dict[str, Any]) -> list[str]:
+    """What the form of sampling costs that a format does not get by itself; nothing of a record without it."""
+    words = {"gather": "by gathers", "grid_sample": "by `GridSample`"}
+    told = [
+        f"{PRINTED.get(name, name)} {words[form]} {_ratio_cell(runtime['candidates'][f'{OURS}, {form}'])}"
+        for name, runtime in record["model"]["runtimes"].items()
+        for form in words
+        if f"{OURS}, {form}" in runtime.get("candidates", {})
+    ]
+    where = "in the form of sampling that the format does not get by itself"
+    return [f"DySample / stock {where}, in the same rounds: {'; '.join(told)}."] if told else []
 
 
 def with_section(document: str, record: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from yolov10_dysample.exporting import SAMPLING_SWITCH
 from yolov10_dysample.study.candidates import (
     exported_candidates,
     load,
@@ -28,7 +29,7 @@ from yolov10_dysample.study.candidates import (
 from yolov10_dysample.study.exports import OPENERS, Opened, export, open_onnx, size_of
 from yolov10_dysample.study.model_cost import count_operations, peak_memory
 from yolov10_dysample.study.operators import Tell, measure_onnx_operators, measure_operators
-from yolov10_dysample.study.settings import COMPILE, OURS, STOCK, TORCH, Settings
+from yolov10_dysample.study.settings import COMPILE, OTHER_SAMPLING, OURS, STOCK, TORCH, Settings
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import WARMUP, merged, prepare_candidates, time_interleaved
 
@@ -43,13 +44,19 @@ def measure_format(settings: Settings, tell: Tell, name: str) -> dict[str, Any]:
     if name in (TORCH, COMPILE):
         return {name: time_torch(settings, tell, name)}
     files: dict[str, Path | Exception] = {}
-    candidates = exported_candidates(settings)
-    for i, candidate in enumerate(candidates):
+    samplings = dict.fromkeys(exported_candidates(settings), "auto")
+    if name in OTHER_SAMPLING:
+        samplings[f"{OURS}, {OTHER_SAMPLING[name]}"] = OTHER_SAMPLING[name]
+    candidates = list(samplings)
+    for i, (candidate, sampling) in enumerate(samplings.items()):
         tell(f"{name}: exporting", i, len(candidates))
+        os.environ[SAMPLING_SWITCH] = sampling
         try:
-            files[candidate] = export(load(candidate, settings), name, Path.cwd() / candidate, settings)
+            yolo = load(candidate.partition(",")[0], settings)
+            files[candidate] = export(yolo, name, Path.cwd() / candidate, settings)
         except Exception as error:  # the other candidates are still measured, and the record names this one
             files[candidate] = error
+    del os.environ[SAMPLING_SWITCH]
     tell(f"{name}: exporting", len(candidates), len(candidates))
     return {
         label: time_exports(files, opener, settings, functools.partial(tell, f"{label}: timing"))
