@@ -14,6 +14,7 @@ STAND_INS = {
     r"\bepochs=\d+": "epochs=1",
     r"\bimgsz=640": "imgsz=64",
     r"(model\.train\(data=\"coco8\.yaml\")": r"\1, imgsz=64, workers=0, plots=False, deterministic=False",
+    r"(yolo (detect val|detect predict|predict|export)|yolov10-dysample plot) ": r"\1 imgsz=64 ",
     r"(yolo detect train .*)": r"\1 workers=0 plots=False deterministic=False",
     r"\bseeds=0-4": "seeds=0",
     r"\bformats=(\S+)": r"formats=\1 "
