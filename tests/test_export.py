@@ -411,10 +411,10 @@ def test_a_default_onnx_export_pins_an_opset_that_every_runtime_reads_right(load
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [OURS, "small"])
-def test_a_trace_samples_bilinearly_with_zeros_padding_and_without_reciprocals_of_sizes(exports, name):
+def test_a_trace_samples_bilinearly_with_zeros_padding_and_without_reciprocals_of_sizes(exports, models, name):
     graph = torch.jit.load(exports.file(name, FLOAT32_FORMATS["torchscript"], dynamic=True)).inlined_graph
     samplers = graph.findAllNodes("aten::grid_sampler")
-    assert len(samplers) == 2
+    assert len(samplers) == sum(layer.groups for layer in upsamplers(models[name].model))
     for sampler in samplers:
         assert [value.toIValue() for value in list(sampler.inputs())[2:]] == [0, 0, False]
     # Core ML's converter takes no reciprocal of an integer, and a size is one.
@@ -526,7 +526,7 @@ sizes = pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic
 
 @sizes
 def test_sampling_by_gathers_uses_exactly_the_ops_that_the_docs_list(tmp_path, dynamic):
-    used = set(layer_nodes(tmp_path, "gather", dynamic, dyscope=True))
+    used = {op for style in STYLES for op in layer_nodes(tmp_path, "gather", dynamic, dyscope=True, style=style)}
     text = (ROOT / "docs/export.md").read_text().partition("sampled by gathers | ONNX ops |")[2]
     of_fixed, of_dynamic = (set(re.findall(r"\b[A-Z]\w+", row)) for row in text.splitlines()[2:4])
     assert used == (of_fixed | of_dynamic if dynamic else of_fixed)
@@ -535,10 +535,15 @@ def test_sampling_by_gathers_uses_exactly_the_ops_that_the_docs_list(tmp_path, d
 @sizes
 # Every node costs a runtime microseconds, which small images have few of.
 @pytest.mark.parametrize(
-    ("form", "most"), [("grid_sample", (18, 35)), ("gather", (49, 74))], ids=["grid_sample", "gather"]
+    ("style", "form", "most"),
+    [
+        ("lp", "grid_sample", (18, 35)),
+        ("lp", "gather", (49, 74)),
+        ("pl", "grid_sample", (23, 43)),
+        ("pl", "gather", (54, 82)),
+    ],
 )
-@pytest.mark.parametrize("style", STYLES)
-def test_a_layer_is_no_more_nodes_than_it_was_measured_with(tmp_path, form, most, dynamic, style):
+def test_a_layer_is_no_more_nodes_than_it_was_measured_with(tmp_path, style, form, most, dynamic):
     assert len(layer_nodes(tmp_path, form, dynamic, style=style)) <= most[dynamic]
 
 

@@ -167,7 +167,7 @@ def test_the_model_is_left_as_it_was(small, used, fails, monkeypatch, tmp_path):
     model.model.train()
     before = state(model)
     if fails:
-        monkeypatch.setattr(DySample, "predict_offset", broken)
+        monkeypatch.setattr(DySample, "forward", broken)
         with pytest.raises(ValueError, match=r"small.yaml cannot predict on the source: RuntimeError: broken on purp"):
             pictures.plot(model, picture(32, 32), tmp_path / "out", imgsz=32)
         assert not (tmp_path / "out").exists()

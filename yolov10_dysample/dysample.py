@@ -432,9 +432,10 @@ class DySample(nn.Module):
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *self.parameters()))
 
     def _has_plain_convolutions(self) -> bool:
-        """Whether weights and biases are all there is to them: adapters and quantisers wrap a layer, or replace it."""
+        """Whether the offsets follow from weights and biases alone: adapters and quantisers wrap or replace layers."""
         layers = (self.offset, self.scope) if self.dyscope else (self.offset,)
-        return all(type(layer) is nn.Conv2d and not _has_hooks(layer) for layer in layers)
+        own = type(self).predict_offset is DySample.predict_offset
+        return own and all(type(layer) is nn.Conv2d and not _has_hooks(layer) for layer in layers)
 
     def _sample_by_grid(self, x: Tensor) -> Tensor:
         """Sample by ``grid_sample`` in a trace, with few and small ops around it.
@@ -514,22 +515,29 @@ class DySample(nn.Module):
         """
 
         def predict(weight: Tensor, bias: Tensor | None = None) -> Tensor:
-            y = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias) if last else F.conv2d(x, weight, bias)
+            if self.style == "pl":  # where the map is larger, and back
+                y = F.conv2d(F.pixel_shuffle(x, self.scale), weight, bias)
+                y = F.pixel_unshuffle(y, self.scale)
+                y = y.permute(0, 2, 3, 1) if last else y
+            else:
+                y = F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias) if last else F.conv2d(x, weight, bias)
             return y.to(torch.promote_types(x.dtype, torch.float32))
+
+        def in_order(parameter: Tensor) -> Tensor:
+            by_group = parameter.unflatten(0, (2, self.groups, -1))
+            return by_group.transpose(0, 1).flatten(0, 2) if pairs else parameter
 
         side = start_positions(1, self.scale, self.init, self.offset.weight)
         start = torch.stack((side.expand(self.scale, -1), side.unsqueeze(1).expand(-1, self.scale))).flatten(1)
-        start = start.unsqueeze(1).expand(-1, self.groups, -1).flatten()
-        weight, bias = self._before_shuffle(self.offset.weight), self._before_shuffle(self.get_parameter("offset.bias"))
-        scope = self._before_shuffle(self.scope.weight) if self.dyscope else None
-        if pairs:
-            order = torch.arange(2 * self.groups * self.scale**2, device=x.device)
-            order = order.view(2, self.groups, -1).transpose(0, 1).flatten()
-            weight, bias, start = weight[order], bias[order], start[order]
-            scope = None if scope is None else scope[order]
-        if scope is None:
+        start = in_order(start.unsqueeze(1).expand(-1, self.groups, -1).flatten())
+        weight, bias = in_order(self.offset.weight), in_order(self.get_parameter("offset.bias"))
+        if self.dyscope:
+            scope = predict(in_order(self.scope.weight)).sigmoid() * (2 * OFFSET_RANGE)
+            move = predict(weight, bias) * scope
+        elif self.style == "lp":
             return predict(weight * OFFSET_RANGE, bias * OFFSET_RANGE + start)
-        move = predict(weight, bias) * (predict(scope).sigmoid() * (2 * OFFSET_RANGE))
+        else:
+            move = predict(weight * OFFSET_RANGE, bias * OFFSET_RANGE)
         return move + start.to(move.dtype).view(-1, *(() if last else (1, 1)))
 
     def _predict_places(self, x: Tensor) -> Tensor:
@@ -542,18 +550,6 @@ class DySample(nn.Module):
         down = side.expand(height, -1).reshape(1, 1, -1, 1)
         dx, dy = offset.chunk(2, dim=1)
         return torch.cat((dx + across, dy + down), dim=1)
-
-    def _before_shuffle(self, parameter: Tensor) -> Tensor:
-        """Weights or biases of a convolution that does before ``pixel_shuffle`` what the layer's does after it."""
-        if self.style == "lp":
-            return parameter
-        if parameter.dim() == 1:
-            return parameter.unsqueeze(1).expand(-1, self.scale**2).flatten()
-        # Output channel (o, place) reads input channel (i, place) alone: the same weight at each place within a pixel.
-        same_place = torch.eye(self.scale**2, dtype=parameter.dtype, device=parameter.device)
-        outputs, inputs = parameter.shape[:2]
-        spread = parameter.view(outputs, 1, inputs, 1) * same_place.unsqueeze(1)
-        return spread.reshape(outputs * self.scale**2, inputs * self.scale**2, 1, 1)
 
     def _check_input(self, x: Tensor) -> None:
         _check_map(x)
