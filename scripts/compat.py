@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "compat"
 
 PARAMETERS = 2_787_872  # of yolov10n-dysample with 80 classes
-RUNTIME = ("pytest>=8", "onnx", "onnxruntime", "onnxslim")
+RUNTIME = ("pytest>=8", "filelock>=3", "onnx", "onnxruntime", "onnxslim")
 OLDEST_HOST = ("ultralytics==8.3.0", "onnxslim==0.1.34")  # which it would install by itself, in place of a newer one
 OLDEST_TORCH = ("torch==2.5.0", "torchvision==0.20.0")
 NEWEST_TORCH = ("torch", "torchvision")
@@ -160,7 +160,7 @@ def _try(combination: Combination, python: str | None, wheel: Path, data: Path, 
 def _checks(python: Path, yolo: Path, user: Path, data: Path) -> dict[str, list[list]]:
     """What is run, by name: commands, each in a process of its own."""
     copy = user.parent / "copy"  # without the package, so that the tests find the installed one
-    for part in ("tests", "configs"):
+    for part in ("tests", "scripts", "configs"):
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
