@@ -30,7 +30,7 @@ __all__ = [
 OPSETS = (16, 19)
 #: How layers sample in each export format; ``grid_sample`` in the others.
 TRACED_FORMS_BY_FORMAT = {
-    "openvino": "gather",  # as fast in float32 and faster in bfloat16, which its CPUs compute in by default
+    "openvino": "gather",  # keeps its places in bfloat16, which OpenVINO computes in by default where the CPU can
     "engine": "gather",  # TensorRT 10.14 to 11.1 compute GridSample wrongly (NVIDIA/TensorRT#4813)
     "rknn": "gather",  # has no GridSample, nor have the converters of the next two
     "coreai": "gather",
