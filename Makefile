@@ -59,7 +59,7 @@ quick: $(VENV)/installed ## Run the tests that neither train, nor start many pro
 compat: $(VENV)/installed ## Test the oldest, middle and newest versions, each installed apart (half an hour, several GB)
 	$(BIN)/python scripts/compat.py $(PYTHONS)
 
-bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.*, docs/speed.md, the README (14 minutes)
+bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.*, docs/speed.md, the README (up to half an hour)
 	$(BIN)/yolov10-dysample benchmark reference=tests/reference/published_dysample.py out=results/speed.json
 	$(BIN)/python scripts/speed_report.py results/speed.json --docs
 

@@ -174,7 +174,7 @@ COMMAND = Command(
     Time a model beside its DySample twin in the runtimes that are installed, and the operator beside its peers: speed,
     memory, size and a training step. All candidates are run in turn in one process, and each round gives one ratio. If
     the model is stock, its twin has DySample with offsets of half a pixel; if it is a checkpoint with DySample, its
-    twin has nearest upsampling. About 14 minutes on two cores; formats, skip and rounds make it shorter.
+    twin has nearest upsampling. Up to half an hour on two cores; formats, skip and rounds make it shorter.
     """,
     keys=KEYS,
     examples=f"""
