@@ -16,6 +16,7 @@ PRECISION_NAMES = {
     "32": "float32 file, run in bfloat16",
     "16": "half",
     "8": "int8",
+    "w8a16": "w8a16",
     "w8a32": "int8 weights",
 }
 #: MNN's own int8 is of weights only.
@@ -42,12 +43,11 @@ def section(record: dict[str, Any]) -> str:
             "",
             '*DySample*: swapped with `init="nearest"`; *with offsets*: the same with offsets of '
             f"{settings['offsets']:g} px. Static int8 is calibrated with photographs, the same for all: the mean of "
-            f"{settings['calibrations']} sets of {settings['calibration_images']}, one for LiteRT. *Against stock*: "
+            f"{settings['calibrations']} sets of {settings['calibration_images']}, one for `w8a16`. *Against stock*: "
             f"what either differs by, from {NEGLIGIBLE:g} on, if other photographs and another calibration would not "
-            f"turn it round ({settings['coverage']:.0%} interval of both drawn again); *as close*: no difference is shown, "
-            "which does not show that there is none. OpenVINO computes in float32 "
-            f"here, but in its first row. {_versions(record)}; {record['machine']['cpu']}; "
-            "`python -m scripts.precision`.",
+            f"turn it round ({settings['coverage']:.0%} interval of both drawn again); *as close*: no difference is "
+            "shown, which does not show that there is none. OpenVINO computes in float32 here, but in its first row. "
+            f"{_versions(record)}; {record['machine']['cpu']}; `python -m scripts.precision`.",
             "",
             "**An engine that computes all in float16, simulated and not run.** In the ONNX graph of the whole model "
             f"(COCO's weights, offsets of {settings['offsets']:g} px) every number is rounded to float16, constants "
