@@ -50,7 +50,7 @@ PRECISIONS: dict[str, tuple[int | str, ...]] = {
     "openvino": (32, 16, 8),
     "mnn": (16, 8),
     "ncnn": (16,),
-    "litert": (8, "w8a32"),  # w8a16 takes minutes an image on a CPU, in stock too
+    "litert": (8, "w8a32"),
 }
 CALIBRATIONS = 2
 #: Those that are calibrated, and with how many sets: LiteRT's conversion takes a minute each time.

@@ -44,7 +44,8 @@ def section(record: dict[str, Any]) -> str:
             f"{settings['offsets']:g} px. Static int8 is calibrated with photographs, the same for all: the mean of "
             f"{settings['calibrations']} sets of {settings['calibration_images']}, one for LiteRT. *Against stock*: "
             f"what either differs by, from {NEGLIGIBLE:g} on, if other photographs and another calibration would not "
-            f"turn it round ({settings['coverage']:.0%} interval of both drawn again). OpenVINO computes in float32 "
+            f"turn it round ({settings['coverage']:.0%} interval of both drawn again); *as close*: no difference is "
+            "shown, which does not show that there is none. OpenVINO computes in float32 "
             f"here, but in its first row. {_versions(record)}; {record['machine']['cpu']}; "
             "`python -m scripts.precision`.",
             "",

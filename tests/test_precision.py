@@ -1,7 +1,8 @@
-"""What exports lose in half precision and 8 bits: how it is counted, and where an engine of float16
-samples, simulated on a whole graph.
+"""What exports lose in half precision and 8 bits: how it is counted, that the docs say what was recorded, and where an
+engine of float16 samples, simulated on a whole graph.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,16 @@ from ultralytics.utils import checks
 
 from scripts import precision, precision_report
 from scripts.half_engine import LARGEST_ERROR, find_layer, simulate, zigzags
+from tests.conftest import ROOT
 from tests.small_models import small_model
 from yolov10_dysample.dysample import dysample
 from yolov10_dysample.exporting import SAMPLING_SWITCH
 from yolov10_dysample.study.operators import spread_all_offsets
+
+
+@pytest.fixture(scope="module")
+def record():
+    return json.loads((ROOT / "results/precision.json").read_text())
 
 
 def boxes(*rows):
@@ -61,6 +68,33 @@ def test_an_arm_is_worse_than_stock_only_by_more_than_images_and_calibrations_di
     }
     low, high = found["iou"]["interval"]
     assert low <= -loss <= high
+
+
+def test_the_docs_show_the_record(record):
+    document = (ROOT / precision_report.DOCUMENT).read_text()
+    assert precision_report.with_section(document, record) == document
+
+
+def test_no_export_on_record_loses_more_than_stocks(record):
+    verdicts = {
+        (export_format, name, arm, score): precision_report.verdict(score, entry)
+        for export_format, measured in record["formats"].items()
+        for name, arms in measured["precisions"].items()
+        for arm in ("swapped", "moved")
+        for score, entry in arms[arm]["beside_stock"].items()
+    }
+    assert [where for where, verdict in verdicts.items() if verdict == "worse"] == []
+
+
+def test_the_record_has_every_precision_and_both_forms_of_an_engine(record):
+    expected = {name: {*map(str, precisions)} for name, precisions in precision.PRECISIONS.items()}
+    assert {name: {*measured["precisions"]} for name, measured in record["formats"].items()} == expected
+    engine = {(row["sampling"], row["imgsz"], row["layer"]) for row in record["half_engine"]}
+    assert engine == {(form, px, i) for form in ("gather", "grid_sample") for px in (640, 1280) for i in (11, 14)}
+
+
+def test_gathers_kept_every_place_on_record_to_a_hundredth_of_a_pixel(record):
+    assert max(row["largest"] for row in record["half_engine"] if row["sampling"] == "gather") <= LARGEST_ERROR
 
 
 def test_zigzags_tell_a_place_that_is_wrong_by_a_hundredth_wherever_it_is():
