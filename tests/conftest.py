@@ -138,7 +138,7 @@ def digits(once) -> Path:
     return once("data", draw) / "digits" / "data.yaml"
 
 
-#: Settings of a training of seconds. To be deterministic, torch imports its compiler, which takes two of them.
+#: Settings of a training of seconds.
 TRAIN = ("imgsz=64", "batch=8", "epochs=1", "workers=0", "plots=False", "deterministic=False")
 
 
