@@ -69,7 +69,7 @@ def train_an_epoch(folder: Path, device: str) -> dict[str, Any]:
     digits = (sys.executable, ROOT / "scripts/make_digits.py", "--out", "digits", "--train", "64", "--val", "16")
     _run(folder, *digits, "--imgsz", "64")
     images = 8 * (device.count(",") + 1)
-    words = f"model=yolov10n-dysample.yaml data={folder}/digits/data.yaml imgsz=64 epochs=1 plots=False batch={images}"
+    words = f"model=yolov10n-dysample.yaml data=digits/data.yaml imgsz=64 epochs=1 plots=False batch={images}"
     start = time.monotonic()
     _run(folder, Path(sysconfig.get_path("scripts"), "yolo"), "detect", "train", *words.split(), f"device={device}",
          f"project={folder}", "name=train")  # fmt: skip

@@ -24,8 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A home for this session alone, set before any test imports anything: the user's settings are neither used nor changed,
 # and what runtimes and launchers leave in a home or among temporary files goes when the session ends. Caches stay.
-HOME = tempfile.TemporaryDirectory(prefix="dysample-", ignore_cleanup_errors=True)
+HOME = tempfile.TemporaryDirectory(prefix="dysample ", ignore_cleanup_errors=True)
 os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ:  # every path here has a space, as some users' have
+    folder = Path(tempfile.gettempdir(), f"pytest folder of {Path.home().name}")
+    folder.mkdir(exist_ok=True)
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
 os.environ |= dict.fromkeys(("HOME", "TMPDIR", "YOLO_CONFIG_DIR", "TORCHINDUCTOR_CACHE_DIR"), HOME.name)
 # Nothing here may depend on what a network has, and every child process would look for one.
 os.environ["YOLO_OFFLINE"] = "true"
