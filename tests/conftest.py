@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A home for this session alone, set before any test imports anything: the user's settings are neither used nor changed,
 # and what runtimes and launchers leave in a home or among temporary files goes when the session ends. Caches stay.
-HOME = tempfile.TemporaryDirectory(prefix="dysample ", ignore_cleanup_errors=True)
+HOME = tempfile.TemporaryDirectory(prefix="dysample-", ignore_cleanup_errors=True)
 os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 if "PYTEST_DEBUG_TEMPROOT" not in os.environ:  # every path here has a space, as some users' have
     folder = Path(tempfile.gettempdir(), f"pytest folder of {Path.home().name}")
@@ -248,8 +248,10 @@ class Environment(StubEnvironment):
         for package in Path(sysconfig.get_path("purelib")).iterdir():
             if "yolov10_dysample" not in package.name and package.name != "__pycache__":
                 (self.site / package.name).symlink_to(package)
-        yolo = Path(sysconfig.get_path("scripts")) / "yolo"
-        self.yolo.write_text(yolo.read_text().replace(str(yolo.parent), str(self.yolo.parent)))
+        yolo = (Path(sysconfig.get_path("scripts")) / "yolo").read_text()
+        # As pip begins a script where the interpreter's path has a space, or is long: no "#!" line can name that.
+        start = f"#!/bin/sh\n'''exec' {shlex.quote(str(self.python))} \"$0\" \"$@\"\n' '''\n"
+        self.yolo.write_text(start + yolo[yolo.index("\nimport ") + 1 :])
         self.yolo.chmod(0o755)
 
     def shell(self, commands: str, cwd: Path, **env: str) -> str:
