@@ -424,26 +424,27 @@ every_path_that_reads_four_pixels = pytest.mark.parametrize("path", LIKE_GRID_SA
 @every_path
 @variants
 @inits
-@pytest.mark.parametrize("axis", [0, 1], ids=["horizontal", "vertical"])
 @pytest.mark.parametrize("extreme", [math.nan, math.inf, -math.inf], ids=str)
-def test_a_group_whose_offset_has_diverged_is_nan_and_at_infinity_the_border(path, variant, init, axis, extreme):
+def test_a_group_whose_offset_has_diverged_is_nan_and_at_infinity_the_border(path, variant, init, extreme):
     layer = DySample(CHANNELS, init=init, **variant).eval()
-    groups, of_group = layer.groups, CHANNELS // layer.groups
+    of_group = CHANNELS // layer.groups
+    x = torch.zeros(2, CHANNELS, H, W)
     with torch.no_grad():
         layer.offset.weight.zero_()
-        # The second group alone: the published order is x and y, then groups, then, for "lp", sub-pixels.
-        layer.offset.bias.view(2, groups, -1)[axis, 1] = extreme
-    # One row or column in another number than the rest, so that the border is known from the middle.
-    x = torch.zeros(2, CHANNELS, H, W)
-    x.select(3 - axis, 0 if extreme < 0 else -1).fill_(1.0)
+        # The second group horizontally, the third vertically: the published order is x and y, then groups, then, for
+        # "lp", sub-pixels. In both, one column or row has another number, so that the border is known from the middle.
+        for axis, group in enumerate((1, 2)):
+            layer.offset.bias.view(2, layer.groups, -1)[axis, group] = extreme
+            x[:, group * of_group : (group + 1) * of_group].select(3 - axis, 0 if extreme < 0 else -1).fill_(1.0)
+    x[:, :of_group] = x[:, -of_group:] = maps(2, of_group, H, W, dtype=torch.float32)
     y = path(layer, x)
-    second = y[:, of_group : 2 * of_group]
-    others = torch.cat((y[:, :of_group], y[:, 2 * of_group :]), dim=1)
+    diverged = y[:, of_group : 3 * of_group]
     torch.testing.assert_close(
-        second, torch.full_like(second, math.nan if math.isnan(extreme) else 1.0), equal_nan=True
+        diverged, torch.full_like(diverged, math.nan if math.isnan(extreme) else 1.0), equal_nan=True
     )
-    expected = F.interpolate(x[:, of_group:], scale_factor=2, mode=init)
-    torch.testing.assert_close(others, expected)
+    expected = F.interpolate(x, scale_factor=2, mode=init)
+    for others in (slice(of_group), slice(3 * of_group, None)):
+        torch.testing.assert_close(y[:, others], expected[:, others])
 
 
 @inits
@@ -454,7 +455,7 @@ def test_a_group_whose_offset_has_diverged_is_nan_and_at_infinity_the_border(pat
 @pytest.mark.parametrize("moved_by", [0.0, 0.25, 1 / 3, 1.0, -1.0, math.inf, -math.inf])
 @pytest.mark.parametrize("spoilt", [math.nan, math.inf], ids=str)
 def test_a_pixel_that_is_not_finite_spoils_the_same_places_in_both_memory_formats(scale, init, axis, moved_by, spoilt):
-    for size in (*range(1, 50), 64, 80, 160, 161):
+    for size in (*range(1, 50), 80, 160):
         x = torch.rand(size, 4, 2, size, generator=torch.Generator().manual_seed(0))
         pixels = torch.arange(size)
         x[pixels, 1, 1, pixels] = spoilt  # another pixel in every image
