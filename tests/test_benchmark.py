@@ -94,17 +94,14 @@ def test_sampling_costs_four_multiply_adds_a_number_in_both_memory_formats(layou
     )
 
 
-def test_convolutions_are_counted_as_the_record_of_0_1_0_has_them_and_attention_is_counted_too():
+def test_multiply_adds_are_those_of_the_record_and_attention_is_counted_too():
     record = json.loads((ROOT / "results/speed.json").read_text())["model"]["size"]
     attention = 2 * 400 * 400 * (32 + 64) / 1e9  # at 640 px: 2 heads of 32 and 64 channels, 400 positions
     for name, model in ((STOCK, "yolov10n"), (OURS, "yolov10n-dysample")):
         network = YOLO(f"{model}.yaml", verbose=False).model.eval().fuse(verbose=False)
         found = count_operations(network, torch.zeros(1, 3, 640, 640))
         assert found["gmacs_by_operation"]["bmm"] == pytest.approx(attention)
-        before = (
-            record[name]["gmacs"] if "gmacs_by_operation" not in record[name] else record[name]["gmacs"] - attention
-        )
-        assert found["gmacs"] - attention == pytest.approx(before, rel=1e-9)
+        assert found["gmacs"] == pytest.approx(record[name]["gmacs"], rel=1e-9)
         assert found["parameters"] == record[name]["parameters"]
 
 
@@ -605,7 +602,7 @@ def test_operators_are_measured_without_the_published_code_too(small_shapes):
 @pytest.mark.parametrize("part", PARTS)
 def test_a_record_without_a_skipped_part_is_reported_too(part):
     record = json.loads((ROOT / "results/speed.json").read_text())
-    record.pop(part, None)  # a record of 0.1.0 has no growth
+    del record[part]
     assert speed_report.terminal(record)
     assert speed_plot.draw(record).startswith(b"\x89PNG")
 
@@ -659,8 +656,7 @@ def test_the_committed_record_is_of_a_full_default_run_with_every_runtime():
     assert record["settings"]["model"] == "yolov10n"
     shown = {speed_report.PRINTED.get(name, name) for name in record["model"]["runtimes"]}
     expected = {speed_report.PRINTED.get(name, name) for name in (*RUNTIMES, "openvino, f32")}
-    # The record of 0.1.0 was made before there was the row of compiled models.
-    assert shown == expected - ({"PyTorch, compiled"} if record["versions"]["yolov10-dysample"] == "0.1.0" else set())
+    assert shown == expected
     assert PUBLISHED in record["model"]["size"]
     operator = record["operator"]
     assert [tuple(entry["shape"]) for entry in operator["shapes"]] == list(SHAPES) * 2

@@ -31,12 +31,11 @@ BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 GPU_BEGIN, GPU_END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
 SUMMARY_BEGIN, SUMMARY_END = "<!-- speed-summary:begin -->", "<!-- speed-summary:end -->"
 #: The runtimes that a summary names.
-SUMMARISED = ("eager", "torch", "onnx", "openvino", "ncnn", "mnn")
+SUMMARISED = ("torch", "onnx", "openvino", "ncnn", "mnn")
 
 #: How the report calls what the record names.
 PRINTED = {
     "torch": "PyTorch, as `yolo predict`",
-    "eager": "PyTorch, as `yolo predict`",  # what records called it until 0.1.0
     COMPILE: "PyTorch, compiled",
     "torchscript": "TorchScript",
     "onnx": "ONNX Runtime",
@@ -98,8 +97,6 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
     """
     settings = record["settings"]
     steps = f"batch {settings['train_batch']} at {settings['train_imgsz']} px"
-    by_operation = "gmacs_by_operation" in record["model"]["size"][STOCK]  # records until 0.1.0 leave attention out
-    attention = "attention's products are counted" if by_operation else "attention's products are not counted"
     parts = [
         f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}: medians. All candidates run in "
         f"turn in one process; each round gives one ratio, shown as the median [quartiles] of {settings['rounds']} "
@@ -110,7 +107,7 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
         *_other_sampling(record),
         f"![DySample and the published code beside stock in every runtime; upsamplers by size]({picture})",
         *_growth_section(record),
-        f"GMACs include the sampling, at 4 an output number; {attention}. Memory is that of a "
+        f"GMACs include the sampling, at 4 an output number, and attention's products. Memory is that of a "
         f"whole process ({settings['memory_runs']} fresh ones each). The training step is forward, loss and backward, "
         f"{steps}.",
         markdown(costs_table(record)),
@@ -313,7 +310,7 @@ def _growth_cell(candidates: dict[str, Candidate] | None) -> str:
 
 
 def _growth_section(record: dict[str, Any]) -> list[str]:
-    if not record.get("growth"):  # a record of 0.1.0 has none
+    if not record.get("growth"):
         return []
     return [
         "By size and number of images, stock → DySample in ms; DySample / stock. *Dynamic* is one file for all sizes. "
