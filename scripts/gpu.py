@@ -1,5 +1,5 @@
 """Tries and measures on NVIDIA GPUs what this repository has no GPU for: the operator's tests, an epoch on all of them,
-the benchmark, and TensorRT engines. ``make gpu`` is all of it, perhaps 30 minutes.
+the benchmark, and TensorRT engines. ``make gpu`` is all of it.
 
 Writes results/gpu.json and its table in docs/speed.md. A step that fails is recorded, named, and no reason to leave out
 the next; without a GPU nothing starts. TensorRT is Ultralytics' to install, as in every export to ``format=engine``.

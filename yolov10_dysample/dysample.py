@@ -201,7 +201,7 @@ def _has_finite_sum(values: Tensor) -> bool:
 
 
 def _sample_by_embedding_bag(x: Tensor, place: Tensor, scale: int, init: str) -> Tensor:
-    """Inference on channels_last maps on a CPU, as `yolo predict` runs: twice as fast as ``grid_sample`` there.
+    """Inference on channels_last maps on a CPU, as `yolo predict` runs: faster than ``grid_sample`` there.
 
     In that memory format each group of a pixel is one row of a table, and bilinear sampling is a weighted sum of four
     rows, which ``embedding_bag`` does whole rows at a time.
@@ -227,7 +227,7 @@ def _sample_by_embedding_bag(x: Tensor, place: Tensor, scale: int, init: str) ->
         image = height * width * groups
         first.add_(torch.arange(0, batch * image, image, dtype=torch.int32).view(-1, 1))
     to_right, to_below = groups * (width > 1), width * groups * (height > 1)
-    # Written in place, column by column: stack() takes longer than embedding_bag() here.
+    # Written in place, column by column: on one thread stack() takes longer.
     index = torch.empty((*first.shape, 4), dtype=torch.int32)
     for step, column in zip((0, to_right, to_below, to_right + to_below), index.unbind(-1), strict=True):
         torch.add(first, step, out=column)
@@ -458,7 +458,7 @@ class DySample(nn.Module):
         limit = to_centre * (1 - 2 * torch.finfo(move.dtype).eps)
         grid = F.pixel_shuffle(torch.max(torch.min(place, limit), -limit) / to_edge, scale)
         images = x.to(grid.dtype)
-        # In four dimensions and without touching the batch: ncnn takes ten times as long over folded groups. One
+        # In four dimensions and without touching the batch: ncnn takes far longer over folded groups. One
         # permute() for all groups is fewer nodes, but onnx2tf takes the wrong dimension where sides equal channels.
         parts = zip(images.split(self.in_channels // groups, dim=1), grid.split(2, dim=1), strict=True)
         sampled = [F.grid_sample(part, place.permute(0, 2, 3, 1), align_corners=False) for part, place in parts]

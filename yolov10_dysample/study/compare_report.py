@@ -291,7 +291,8 @@ def section(folders: Sequence[Path], target: Path) -> str:
         parts += [
             f"### {title}\n\n{report(folder, whole=False)}",
             f"![Learning curves and paired differences: {title}]({place}/report.png)\n\n"
-            f"[With precision by object size]({place}/../reports.md#{folder.name}), [records]({place}/{RECORDS}).\n",
+            f"[With precision by object size]({Path(place).parent.as_posix()}/reports.md#{folder.name}), "
+            f"[records]({place}/{RECORDS}).\n",
         ]
     return "\n".join([BEGIN, *parts, END])
 

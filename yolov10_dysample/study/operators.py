@@ -57,7 +57,7 @@ BASE = "nearest"
 class Carafe(nn.Module):
     """CARAFE (Wang et al., ICCV 2019) with its published settings, in plain torch instead of its CUDA kernel.
 
-    Reassembly is a weighted sum of table rows, as ours is: five to ten times as fast here as `unfold` and a product.
+    Reassembly is a weighted sum of table rows, as ours is: faster here than `unfold` and a product.
 
     Shape:
         ``[B, channels, H, W]`` to ``[B, channels, 2 * H, 2 * W]``.
