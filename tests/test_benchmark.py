@@ -608,9 +608,9 @@ def test_a_record_without_a_skipped_part_is_reported_too(part):
 
 
 @pytest.mark.slow
-def test_from_a_wheel_alone_it_ends_well_and_says_that_the_published_code_is_left_out(wheel_environment, tmp_path):
+def test_from_a_wheel_alone_it_ends_well_and_says_that_the_published_code_is_left_out(warm_shell, tmp_path):
     (command,) = documented("benchmark")
-    printed = wheel_environment.shell(command, cwd=tmp_path)
+    printed = warm_shell(command, cwd=tmp_path)
     assert "the published code is left out" in printed
     files = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     assert files == {"runs/benchmark/yolov10n.json", "runs/benchmark/yolov10n.png"}

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -794,18 +795,18 @@ COCOeval_faster = COCO
 
 @pytest.mark.slow
 def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_scored_is_scored_without_training(
-    digits, tmp_path, capsys
+    digits, tmp_path, capsys, warm_shell
 ):
     """Its first run is not scored, and it is killed in its second; then it is started twice at once, and once more."""
     (tmp_path / "stub").mkdir()
     (tmp_path / "stub/faster_coco_eval.py").write_text(NO_SCORES)
-    words = (f"data={digits}", "arms=nearest,dysample:init=nearest", "seeds=5", "parallel=1", f"out={tmp_path / 'out'}")
-    command = (*COMPARE, *words, "epochs=2", "imgsz=64", "batch=8")
     out = tmp_path / "out"
+    words = (f"data={digits}", "arms=nearest,dysample:init=nearest", "seeds=5", "parallel=1", f"out={out}")
+    words = (*words, "epochs=2", "imgsz=64", "batch=8")
     first, second = (out / f"logs/{arm}-seed5.txt" for arm in ("nearest", "dysample_init-nearest"))
     environ = {**clean_environ(), "PYTHONPATH": str(tmp_path / "stub")}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environ, start_new_session=True, stderr=subprocess.PIPE, text=True
+        (*COMPARE, *words), cwd=tmp_path, env=environ, start_new_session=True, stderr=subprocess.PIPE, text=True
     )
     wait_for(lambda: second.is_file() and "@epoch 1 2" in second.read_text(), process)
     os.killpg(process.pid, signal.SIGKILL)
@@ -819,9 +820,9 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_sc
     assert "@epoch 2 2" in first.read_text()
     weights = (out / "weights/nearest-seed5.pt").read_bytes()
 
-    twin = subprocess.Popen(command, cwd=tmp_path, env=clean_environ(), stdout=subprocess.DEVNULL)
-    printed = run(*command, cwd=tmp_path)
-    assert twin.wait() == 0, "two at once share the work"
+    command = shlex.join(("yolov10-dysample", "compare", *words))
+    # Two at once share the work: each must end well.
+    printed = warm_shell(f'{command} > /dev/null & twin=$!; {command}; wait "$twin"', cwd=tmp_path)
     assert (out / "records.jsonl").read_text().startswith(before)
     assert "@epoch" not in first.read_text()
     assert (out / "weights/nearest-seed5.pt").read_bytes() == weights
@@ -838,7 +839,7 @@ def test_a_killed_comparison_goes_on_where_it_was_and_a_run_that_could_not_be_sc
     assert not any(path.is_dir() for path in (out / "unfinished").iterdir())
     assert all(f"| {arm} | 1 |" in printed for arm in ("nearest", "dysample:init=nearest"))
 
-    assert main(["compare", *command[len(COMPARE) :]]) == 0
+    assert main(["compare", *words]) == 0
     assert "2 runs, 2 of them finished before" in capsys.readouterr().err
 
 
@@ -928,8 +929,8 @@ def test_without_the_scorer_it_stops_before_training_and_names_the_line_that_ins
 
 
 @pytest.mark.slow
-def test_from_scratch_it_ends_well(user_folder, wheel_environment):
-    printed = wheel_environment.shell(FROM_SCRATCH, cwd=user_folder)
+def test_from_scratch_it_ends_well(user_folder, warm_shell):
+    printed = warm_shell(FROM_SCRATCH, cwd=user_folder)
     assert all(f"| {arm} | 1 |" in printed for arm in ("nearest", "bilinear", "dysample"))
     (made,) = (user_folder / "runs/compare").iterdir()
     assert made.name == "coco8-yolov10n-scratch"
@@ -938,8 +939,8 @@ def test_from_scratch_it_ends_well(user_folder, wheel_environment):
 
 
 @pytest.mark.slow
-def test_a_warm_start_begins_where_the_weights_are(user_folder, wheel_environment):
-    wheel_environment.shell(FROM_WEIGHTS, cwd=user_folder)
+def test_a_warm_start_begins_where_the_weights_are(user_folder, warm_shell):
+    warm_shell(FROM_WEIGHTS, cwd=user_folder)
     (made,) = (user_folder / "runs/compare").iterdir()
     assert made.name == "coco8-yolov10n-yolov10n"
     before = [record["before"] for record in comparison.known_of(made).runs.values()]

@@ -4,6 +4,7 @@ With YOLOV10_DYSAMPLE_WRITE=1 a run that includes the slow tests writes the READ
 """
 
 import collections
+import functools
 import os
 import re
 
@@ -28,6 +29,7 @@ def names_upsampling(file):
     return any(row[2] == "nn.Upsample" for row in model["backbone"] + model["head"])
 
 
+@functools.cache  # reading a stock YAML takes a moment, and there are sixty
 def smallest(file):
     """The name that picks the first, smallest size of a stock YAML: yolo11n-seg for yolo11-seg.yaml."""
     sizes = list(yaml.safe_load(file.read_text()).get("scales", {}))
