@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -381,7 +382,8 @@ def _draw_labels(axis: Axes, result: Result, boxes: Boxes) -> int:
     height, width = result.orig_shape
     unit = width / axis.get_window_extent().width
     pad = LABEL_PAD_PT * DPI / 72 * unit
-    extents = [text.get_window_extent() for text in texts]
+    renderer = FigureCanvasAgg(axis.get_figure()).get_renderer()  # each text would make one of its own
+    extents = [text.get_window_extent(renderer) for text in texts]
     sizes = [(extent.width * unit + 2 * pad, extent.height * unit + 2 * pad) for extent in extents]
     places = label_places(boxes.xyxy[surest].tolist(), sizes, (height, width))
     for text, place in zip(texts, places, strict=True):
