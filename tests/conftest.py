@@ -282,14 +282,15 @@ def wheel_environment(once, wheel: Path) -> Environment:
 def warm_shell(wheel_environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
     """``warm_shell(commands, cwd)``: as the shell of ``wheel_environment``, and seconds sooner for each command.
 
-    `yolo`, `yolov10-dysample` and `python FILE` run in forks of a process that has Ultralytics loaded. Each of them has
-    a test that starts it afresh, too.
+    `yolo`, `yolov10-dysample`, `python FILE` and `python -m` run in forks of a process that has Ultralytics loaded.
+    Each of them has a test that starts it afresh, too. `python -c` is a process of its own, as doctor needs it.
     """
     folder = tmp_path_factory.mktemp("warm")
     for name in ("yolo", "yolov10-dysample", "python"):
         script = () if name == "python" else (wheel_environment.scripts / name,)
         ask = shlex.join(map(str, (sys.executable, "-IS", fork_server.__file__, folder, *script)))
-        (folder / name).write_text(f'#!/bin/sh\nexec {ask} "$@"\n')
+        afresh = f'[ "$1" = -c ] && exec {shlex.quote(str(wheel_environment.python))} "$@"\n' if not script else ""
+        (folder / name).write_text(f'#!/bin/sh\n{afresh}exec {ask} "$@"\n')
         (folder / name).chmod(0o755)
     serve = [wheel_environment.python, "-I", fork_server.__file__, folder]
     environ = {**clean_environ(), "YOLO_AUTOINSTALL": "false"}
