@@ -14,8 +14,8 @@ COMPARE_TRAIN := imgsz=96 batch=16 nbs=16 mosaic=0
 COMPARE_ARMS := nearest,bilinear,dysample,dysample+,dysample-s,dysample-s+
 # results/compare has the runs on record, of the machine they ran on.
 COMPARE_OUT ?= runs/compare
-# A worker a core, each with one thread; a worker that has nothing left takes from another.
-PARALLEL := --numprocesses=logical --dist=worksteal
+# A worker a core and one more, each with one thread; a worker that has nothing left takes from another.
+PARALLEL := --numprocesses=auto --dist=worksteal
 # For `make compat`: interpreters that are not on the PATH as python3.10, python3.12 and python3.13, separated by spaces.
 PYTHONS ?=
 DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0

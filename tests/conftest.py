@@ -40,6 +40,11 @@ def pytest_unconfigure() -> None:
     HOME.cleanup()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait, for a killed machine or for what a child process does."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a GPU unless it is asked for by name: neither no ``-m`` nor ``-m "not slow"`` does that."""
     if "gpu" in config.option.markexpr:

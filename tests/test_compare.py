@@ -21,7 +21,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from tests.conftest import ROOT, clean_environ, run
+from tests.conftest import ROOT, clean_environ
 from tests.documents import documented
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.model_files import find_stock
@@ -704,7 +704,7 @@ def test_a_machine_lost_in_the_middle_loses_no_run_and_repeats_none_that_was_fin
 
         assert Path(run.model).read_text() == "what all runs start from"
         note("began")
-        time.sleep(2)
+        time.sleep(1)
         run.weights.parent.mkdir(parents=True)
         run.weights.write_bytes(os.urandom(2**20))  # too large to come with the answer
         run.note(**{**results, "seed": run.seed})
