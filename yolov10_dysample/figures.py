@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -382,7 +383,8 @@ def _draw_labels(axis: Axes, result: Result, boxes: Boxes) -> int:
     height, width = result.orig_shape
     unit = width / axis.get_window_extent().width
     pad = LABEL_PAD_PT * DPI / 72 * unit
-    renderer = FigureCanvasAgg(axis.get_figure()).get_renderer()  # each text would make one of its own
+    figure: Any = axis.get_figure()
+    renderer = FigureCanvasAgg(figure).get_renderer()  # each text would make one of its own
     extents = [text.get_window_extent(renderer) for text in texts]
     sizes = [(extent.width * unit + 2 * pad, extent.height * unit + 2 * pad) for extent in extents]
     places = label_places(boxes.xyxy[surest].tolist(), sizes, (height, width))
