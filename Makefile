@@ -14,8 +14,8 @@ COMPARE_TRAIN := imgsz=96 batch=16 nbs=16 mosaic=0
 COMPARE_ARMS := nearest,bilinear,dysample,dysample+,dysample-s,dysample-s+
 # results/compare has the runs on record, of the machine they ran on.
 COMPARE_OUT ?= runs/compare
-# A worker a core and one more, each with one thread; a worker that has nothing left takes from another.
-PARALLEL := --numprocesses=auto --dist=worksteal
+# Workers of one thread, a core each (`logical`) or one more (`auto`); one that has nothing left takes from another.
+PARALLEL := --dist=worksteal --numprocesses
 # For `make compat`: interpreters that are not on the PATH as python3.10, python3.12 and python3.13, separated by spaces.
 PYTHONS ?=
 DEMO_TRAIN := imgsz=128 epochs=12 batch=16 nbs=16 seed=0
@@ -51,10 +51,10 @@ demo: $(DATA) ## Train, validate, predict and export yolov10n-dysample with stoc
 	@echo "== Weights:  $(RUN)/train/weights/best.pt and best.onnx"
 
 test: $(VENV)/installed ## Run every test, real yolo processes included
-	OMP_NUM_THREADS=1 YOLOV10_DYSAMPLE_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest $(PARALLEL) --durations=20
+	OMP_NUM_THREADS=1 YOLOV10_DYSAMPLE_REQUIRE_RUNTIMES=1 $(BIN)/python -m pytest $(PARALLEL)=auto --durations=20
 
 quick: $(VENV)/installed ## Run the tests that neither train, nor start many processes, nor compile
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)=logical -m "not slow"
 
 compat: $(VENV)/installed ## Test the oldest, middle and newest versions, each installed apart (half an hour, several GB)
 	$(BIN)/python scripts/compat.py $(PYTHONS)

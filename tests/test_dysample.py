@@ -455,7 +455,7 @@ def test_a_group_whose_offset_has_diverged_is_nan_and_at_infinity_the_border(pat
 @pytest.mark.parametrize("moved_by", [0.0, 0.25, 1 / 3, 1.0, -1.0, math.inf, -math.inf])
 @pytest.mark.parametrize("spoilt", [math.nan, math.inf], ids=str)
 def test_a_pixel_that_is_not_finite_spoils_the_same_places_in_both_memory_formats(scale, init, axis, moved_by, spoilt):
-    for size in (*range(1, 50), 80, 160):
+    for size in (*range(1, 18), 31, 32, 33, 49, 80):  # around the widths that vector instructions have
         x = torch.rand(size, 4, 2, size, generator=torch.Generator().manual_seed(0))
         pixels = torch.arange(size)
         x[pixels, 1, 1, pixels] = spoilt  # another pixel in every image

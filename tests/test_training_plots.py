@@ -96,6 +96,7 @@ def test_the_csv_has_a_row_an_epoch_with_the_figures_of_each_layer_on_the_first_
     assert table[0] != table[1]
 
 
+@pytest.mark.slow
 def test_the_picture_is_left_beside_those_of_ultralytics(train):
     trainer = train(on=[("on_train_start", lambda trainer: setattr(trainer.args, "plots", True))], drawn=True)
     assert FILES | {"results.csv", "results.png"} <= files(trainer)
@@ -119,6 +120,7 @@ def labelled(task, digits, folder):
     return folder / "data.yaml"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["segment", "pose", "obb"])
 def test_every_task_leaves_them(task, train, digits, tmp_path, warnings):
     trainer = train(task=task, data=labelled(task, digits, tmp_path / "data"), drawn=True)
@@ -127,6 +129,7 @@ def test_every_task_leaves_them(task, train, digits, tmp_path, warnings):
     assert not warnings()
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_with_the_rows_up_to_its_checkpoint(train, tmp_path):
     class Stop(Exception):
         pass
@@ -149,6 +152,7 @@ def test_a_resumed_training_goes_on_with_the_rows_up_to_its_checkpoint(train, tm
     assert files(trainer) >= FILES
 
 
+@pytest.mark.slow
 def test_a_new_training_in_an_old_folder_starts_the_rows_anew(train):
     train(epochs=2)
     assert epochs(train(exist_ok=True)) == [1]
@@ -157,6 +161,7 @@ def test_a_new_training_in_an_old_folder_starts_the_rows_anew(train):
 # Ultralytics' loggers
 
 
+@pytest.mark.slow
 def test_loggers_are_handed_the_figures_each_epoch_and_the_files_at_the_end_and_results_csv_is_not(train):
     seen, at_end = [], []
 
@@ -176,6 +181,7 @@ def test_loggers_are_handed_the_figures_each_epoch_and_the_files_at_the_end_and_
     assert all(None not in row for row in rows(trainer, "results.csv"))
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_picture(train, monkeypatch):
     writer = Mock()
     monkeypatch.setattr("ultralytics.utils.callbacks.tensorboard.WRITER", writer, raising=False)
@@ -192,6 +198,7 @@ def generators():
     return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
 
 
+@pytest.mark.slow
 def test_a_training_gives_the_same_weights_and_draws_the_same_numbers_with_and_without(train, monkeypatch):
     results = []
     for name, switch in (("with", "1"), ("without", "0")):
@@ -209,6 +216,7 @@ def test_a_training_gives_the_same_weights_and_draws_the_same_numbers_with_and_w
     assert mine == its
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validated", ["the usual network", "another network"])
 def test_checkpoints_have_no_hooks(validated, train, monkeypatch):
     validate = DetectionValidator.__call__
@@ -227,6 +235,7 @@ def test_checkpoints_have_no_hooks(validated, train, monkeypatch):
         assert not [layer for layer in layers if layer._forward_hooks or layer._forward_pre_hooks]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "row", "variable", "settings"),
     [
@@ -277,6 +286,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BREAKS)
 def test_whatever_fails_is_one_warning_and_the_training_ends_well(what, train, monkeypatch, warnings):
     monkeypatch.setattr(*BREAKS[what])
@@ -289,6 +299,7 @@ def test_whatever_fails_is_one_warning_and_the_training_ends_well(what, train, m
     ]
 
 
+@pytest.mark.slow
 def test_offsets_that_are_not_finite_are_told_once_written_and_drawn_as_such(train, warnings):
     def diverge(trainer):
         trainer.ema.ema.model[2].offset.bias.data.fill_(float("nan"))
