@@ -20,6 +20,7 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.utils.torch_utils import attempt_compile
 
+from scripts import profile_layers
 from tests.conftest import ROOT, run
 from tests.documents import documented
 from tests.small_models import SMALL
@@ -645,6 +646,22 @@ def test_the_docs_have_what_the_record_gives(file, written):
     document = (ROOT / file).read_text(encoding="utf-8")
     assert written(document, record) == document, "run: python scripts/speed_report.py --docs"
     assert (ROOT / "results/speed.png").is_file()
+
+
+def test_the_docs_show_what_the_profilers_said_of_every_runtime():
+    record = json.loads((ROOT / profile_layers.RECORD).read_text())
+    document = (ROOT / profile_layers.DOCUMENT).read_text(encoding="utf-8")
+    assert profile_layers.with_section(document, record) == document, "run: python -m scripts.profile_layers --docs"
+    assert set(record["runtimes"]) == set(profile_layers.RUNTIMES)
+
+
+def test_an_operators_time_is_that_of_all_its_calls_in_a_run_within_the_layers_and_after_the_warm_up():
+    cold, warm = (
+        [("/model.11/Mul", "Mul", 100.0), ("/model.14/Mul_1", "Mul", 50.0), ("/model.111/Mul", "Mul", 1e5)],
+        [("/model.11/Mul", "Mul", 2.0), ("/model.14/Mul_1", "Mul", 3.0), ("/model.111/Mul", "Mul", 5.0)],
+    )
+    found = profile_layers.summary([cold] * profile_layers.WARMUP + [warm], rows=[11, 14])
+    assert found == {"whole model": 0.01, "upsampling": 0.005, "operators": {"Mul": 0.005}}
 
 
 def test_the_committed_record_is_of_a_full_default_run_with_every_runtime():
