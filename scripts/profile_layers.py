@@ -88,14 +88,14 @@ PRINTED = {"onnx": "ONNX Runtime", "openvino, f32": "OpenVINO, float32", "openvi
 
 
 def summary(runs: list[list[Call]], rows: list[int]) -> dict[str, Any]:
-    """Milliseconds of a run (medians after warm-up): of all nodes, and of those of some rows of the model by operator."""
+    """Milliseconds of a run: of the whole model, and by operator of some of its rows; medians after the warm-up."""
     ours = re.compile(rf"\bmodel\.({'|'.join(map(str, rows))})[/.]")
     by_operator = collections.defaultdict(list)
     for calls in runs[WARMUP:]:
-        spent: collections.Counter[str] = collections.Counter()
+        spent: dict[str, float] = collections.defaultdict(float)
         for name, operator, microseconds in calls:
             if ours.search(name):
-                spent[operator] += microseconds  # type: ignore[assignment]
+                spent[operator] += microseconds
         for operator, microseconds in spent.items():
             by_operator[operator].append(microseconds / 1000)
     operators = {operator: rounded(statistics.median(times)) for operator, times in by_operator.items()}

@@ -41,7 +41,7 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """One more than there are cores for ``auto``: some tests wait, for a child process or for a machine that is lost."""
+    """For ``auto`` one more than there are cores: some tests wait, for a child process or for a lost machine."""
     return (os.cpu_count() or 1) + 1 if config.option.numprocesses == "auto" else None
 
 
