@@ -412,7 +412,7 @@ LIKE_GRID_SAMPLE = [
     in_training,
     in_channels_last_training,
     in_a_trace,
-    in_an_exported_program,
+    pytest.param(in_an_exported_program, marks=pytest.mark.slow),
 ]
 every_path = pytest.mark.parametrize(
     "path", [*LIKE_GRID_SAMPLE, in_a_trace_of_gathers, in_a_trace_of_gathers_for_x2paddle]

@@ -320,6 +320,7 @@ def test_offsets_that_are_not_finite_are_told_once_written_and_drawn_as_such(tra
 SHAPES = [((64, 64), [1]), ((64, 640), [4]), ((640, 64), [4, 4, 4]), ((96, 128), [16, 2])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [1e-9, float("nan")])
 @pytest.mark.parametrize(("size", "groups"), SHAPES, ids=str)
 def test_no_text_is_cut_off_and_none_hides_another(value, size, groups, monkeypatch):
