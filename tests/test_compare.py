@@ -28,6 +28,7 @@ from yolov10_dysample.model_files import find_stock
 from yolov10_dysample.study import checks, compare_report, comparison, scoring
 from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, slug, upsampling_rows, with_arm
 from yolov10_dysample.study.compare_report import draw_report
+from yolov10_dysample.study.guidance import set_guidance
 from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
 from yolov10_dysample.study.paired import gain, is_gain, last, load, outcome, paired, precision
 from yolov10_dysample.study.progress import Reporter
@@ -151,22 +152,49 @@ def test_how_offsets_learn_changes_nothing_but_them(digits, tmp_path, monkeypatc
 
     monkeypatch.chdir(tmp_path)
     settings = {"imgsz": 64, "epochs": 1, "batch": 8, "workers": 0, "optimizer": "SGD", "freeze": 1}
-    faster, frozen = "dysample:rate=10", "dysample+:frozen:init=nearest"
+    faster, frozen, guided = "dysample:rate=10", "dysample+:frozen:init=nearest", "dysample:guided"
     kept = {}
-    for name in ("nearest", faster, frozen):
+    for name in ("nearest", faster, frozen, guided):
         one = a_run(tmp_path / "out", name, 0, digits)._replace(settings=settings)
         train(one)
         kept[name] = YOLO(one.weights).model
     stock, *ours = (comparison.known_of(tmp_path / "out").runs[name, 0] for name in kept)
     assert all((stock["start"], stock["data"]) == (one["start"], one["data"]) for one in ours)
-    for name in (faster, frozen):
+    for name in (faster, frozen, guided):
         layers = dysample_layers(kept[name])
         assert list(layers) == [11, 14]
         assert {type(part) for layer in layers.values() for part in layer.children()} == {torch.nn.Conv2d}
-        assert all(bool(layer.offset.weight.any()) is (name == faster) for layer in layers.values())
+        assert all(bool(layer.offset.weight.any()) is (name != frozen) for layer in layers.values())
+        assert all(bool(layer.guide.weight.any()) for layer in layers.values() if name == guided)
         first, second = ([kept[one].model[i].conv.weight for one in ("nearest", name)] for i in (0, 1))
         assert torch.equal(*first), "what the user froze stays frozen as well"
         assert name == frozen or not torch.equal(*second)
+
+
+def test_guidance_starts_as_plain_dysample_draws_nothing_and_takes_the_map_that_is_joined_next():
+    import torch
+    from ultralytics import YOLO
+
+    torch.manual_seed(0)
+    network = YOLO("yolov10n-dysample.yaml").model.train()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        plain, state = copy.deepcopy(network)(x), torch.get_rng_state()
+        set_guidance(network)
+        assert torch.equal(state, torch.get_rng_state())
+        guided = copy.deepcopy(network)(x)
+    torch.testing.assert_close(guided, plain, rtol=0, atol=0)
+    layers = dysample_layers(network)
+    assert {i: (layer.f, layer.guide.in_channels) for i, layer in layers.items()} == {
+        11: ([-1, 6], 128),
+        14: ([-1, 4], 64),
+    }
+    lateral = torch.rand(1, 128, 8, 8)
+    offsets = layers[11].predict_offset([torch.rand(1, 256, 4, 4), lateral])
+    assert offsets.shape == (1, 8, 8, 8)
+    network.model[12].f = -1
+    with pytest.raises(ValueError, match="row 11 must be followed by a row that joins it with one other, got -1"):
+        set_guidance(network)
 
 
 def test_a_run_that_starts_otherwise_than_its_pair_stops(tmp_path):
@@ -447,6 +475,7 @@ WORDS = [
     (["data=d.yaml", "arms=dysample:init=cubic"], "got 'init=cubic' in 'dysample:init=cubic'"),
     (["data=d.yaml", "arms=dysample:groups=many"], "got 'groups=many' in"),
     (["data=d.yaml", "arms=dysample:frozen=1"], "got 'frozen=1' in"),
+    (["data=d.yaml", "arms=dysample:frozen:guided"], "arms must have offsets that are :frozen or :guided, not both"),
     (["data=d.yaml", "arms=dysample:rate=0"], "arms must have a :rate above 0, and none where offsets are :frozen"),
     (
         ["data=d.yaml", "arms=dysample:groups=7"],

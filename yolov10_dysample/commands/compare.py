@@ -63,8 +63,9 @@ KEYS = (
     Key(
         "arms",
         "ways to upsample (default: nearest,bilinear,dysample); also dysample+, dysample-s, dysample-s+; a kind of "
-        "DySample may have :init=nearest, :groups=8, :rows=11+14, :frozen (its offsets stay as they start) and "
-        ":rate=0.1 (they learn at a tenth of the rate) after its name",
+        "DySample may have :init=nearest, :groups=8, :rows=11+14, :frozen (its offsets stay as they start), "
+        ":rate=0.1 (they learn at a tenth of the rate) and :guided (they see the map that is joined next) after its "
+        "name",
         several(_arm_name),
         ["nearest", "bilinear", "dysample"],
     ),

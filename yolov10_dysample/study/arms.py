@@ -41,6 +41,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "groups": (r"\d+", int),
     "rows": (r"\d+(\+\d+)*", lambda text: [int(row) for row in text.split("+")]),
     "frozen": ("", lambda _: True),
+    "guided": ("", lambda _: True),
     "rate": (r"\d+(\.\d+)?", float),
 }
 
@@ -54,6 +55,7 @@ class Arm(NamedTuple):
         layer (dict): Arguments of :func:`~yolov10_dysample.convert.convert_rows` that make it; for stock kinds none.
         frozen (bool): Whether the offsets stay as they start: DySample's cost and start without its learning.
         rate (float): How many times as fast as other weights the offsets learn.
+        guided (bool): Whether the lateral map has a say in the offsets (:mod:`~yolov10_dysample.study.guidance`).
     """
 
     name: str
@@ -61,6 +63,7 @@ class Arm(NamedTuple):
     layer: dict[str, Any]
     frozen: bool = False
     rate: float = 1.0
+    guided: bool = False
 
 
 def parse_arm(text: str) -> Arm:
@@ -82,11 +85,14 @@ def parse_arm(text: str) -> Arm:
         pattern, read = _OPTIONS.get(name, ("", str))
         if kind in STOCK or name not in _OPTIONS or not re.fullmatch(pattern, value):
             raise ValueError(
-                f"must have no settings but :init={'|'.join(INITS)}, :groups=8, :rows=11+14, :frozen and :rate=0.1 "
-                f"after a kind of DySample, got {option!r} in {text!r}"
+                f"must have no settings but :init={'|'.join(INITS)}, :groups=8, :rows=11+14, :frozen, :guided and "
+                f":rate=0.1 after a kind of DySample, got {option!r} in {text!r}"
             )
         layer[name] = read(value)
-    arm = Arm(text, kind, layer, layer.pop("frozen", False), layer.pop("rate", 1.0))
+    learning = {name: layer.pop(name) for name in ("frozen", "rate", "guided") if name in layer}
+    arm = Arm(text, kind, layer, **learning)
+    if arm.frozen and arm.guided:
+        raise ValueError(f"must have offsets that are :frozen or :guided, not both, got {text!r}")
     if arm.rate <= 0 or (arm.frozen and arm.rate != 1):
         raise ValueError(f"must have a :rate above 0, and none where offsets are :frozen, got {text!r}")
     return arm

@@ -19,6 +19,7 @@ import torch
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.study.arms import Arm, fold_rates, freeze_setting, parse_arm, set_rate, with_arm
 from yolov10_dysample.study.comparison import MAP, MAP50, Run, same_as_its_pair
+from yolov10_dysample.study.guidance import set_guidance
 from yolov10_dysample.study.records import environment_record
 
 __all__ = ["EPOCH_MARK", "dysample_layers", "train"]
@@ -90,6 +91,8 @@ def _trainer(model: Any, run: Run, arm: Arm, rows: dict[str, Any], history: dict
         def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
             network = super().get_model(cfg=rows, weights=weights, verbose=verbose)
             history["start"] = same_as_its_pair(run, "weights", _shared_weights(network))
+            if arm.guided:
+                set_guidance(network)
             if arm.rate != 1:
                 set_rate(network, arm.rate)
             return network

@@ -1,0 +1,74 @@
+"""DySample with guidance, to be compared and for nothing else: offsets that the lateral map has a say in.
+
+What gains over DySample elsewhere looks at the map of the backbone that the upsampled one is joined with, which has its
+edges at full resolution. This is the least of that: one more convolution of the lateral map, added to the offsets. It
+must start as plain DySample, and stays out of the operator unless it wins by the registered rule.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolov10_dysample.dysample import OFFSET_RANGE, DySample
+
+__all__ = ["GuidedDySample", "set_guidance"]
+
+
+class GuidedDySample(DySample):
+    """A DySample layer that is given its map and the lateral one, ``[B, C, H, W]`` and ``[B, C', s*H, s*W]``."""
+
+    guide: nn.Conv2d
+    _lateral: Tensor | None = None
+
+    def predict_offset(self, x: Any) -> Tensor:
+        x, lateral = x if isinstance(x, list) else (x, self._lateral)
+        return super().predict_offset(x) + OFFSET_RANGE * self.guide(lateral)
+
+    def forward(self, x: Any) -> Tensor:
+        x, self._lateral = x
+        try:
+            return super().forward(x)
+        finally:
+            self._lateral = None  # what has a graph cannot be copied, and the trainer copies the network
+
+
+def set_guidance(network: Any) -> None:
+    """Give every DySample layer the map that its own is joined with next; none of the outputs changes by that.
+
+    Args:
+        network: A model of Ultralytics, in training mode or not.
+
+    Raises:
+        ValueError: If what a layer gives is joined with nothing.
+    """
+    laterals = {i: _lateral_of(network, i) for i, layer in enumerate(network.model) if isinstance(layer, DySample)}
+    widths: dict[int, int] = {}
+    hooks = [
+        layer.register_forward_hook(lambda layer, _, output: widths.update({layer.i: output.shape[1]}))
+        for layer in network.model[:-1]
+    ]
+    training = network.training
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, 256, 256))
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    for i, lateral in laterals.items():
+        layer = network.model[i]
+        with torch.random.fork_rng([]):  # its weights are drawn, and not used
+            layer.guide = nn.Conv2d(widths[lateral], 2 * layer.groups, 1, bias=False)
+        nn.init.zeros_(layer.guide.weight)
+        layer.__class__, layer.f = GuidedDySample, [layer.f, lateral]
+        network.save = sorted({*network.save, lateral})
+
+
+def _lateral_of(network: Any, i: int) -> int:
+    """The row whose output is joined with that of row ``i``."""
+    following = network.model[i + 1]
+    others = [row for row in following.f if row not in (-1, i)] if isinstance(following.f, list) else []
+    if len(others) != 1:
+        raise ValueError(f"row {i} must be followed by a row that joins it with one other, got {following.f}")
+    return others[0]
