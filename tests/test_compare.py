@@ -21,6 +21,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from scripts import where_it_wins
 from tests.conftest import ROOT, clean_environ
 from tests.documents import documented
 from yolov10_dysample.commands.main import main
@@ -978,6 +979,55 @@ def test_a_warm_start_begins_where_the_weights_are(user_folder, warm_shell):
     assert before[0]["mAP50-95"] > 0, "weights that find nothing would prove nothing"
     assert before[0]["mAP50-95"] == pytest.approx(before[1]["mAP50-95"], abs=5e-5)
     assert comparison.known_of(made).comparison["model"] == "yolov10n.yaml"
+
+
+# Where an arm wins
+
+
+def test_the_precision_of_an_image_is_its_own():
+    box = {"bbox": [10.0, 10.0, 20.0, 20.0], "area": 400.0, "category_id": 0, "iscrowd": 0}
+    coco = {
+        "images": [{"id": number} for number in (1, 2, 3, 4)],
+        "annotations": [{**box, "id": number, "image_id": number} for number in (1, 2, 3)],
+        "categories": [{"id": 0}],
+    }
+    found = [{**box, "image_id": 1, "score": 0.9}, {**box, "image_id": 4, "score": 0.9}]
+    halved = {**box, "bbox": [10.0, 10.0, 20.0, 14.9], "image_id": 2, "score": 0.9}  # an IoU of 0.745: 5 of 10 limits
+    truth = scoring.GroundTruth("val", coco, {}, [])
+    precision = where_it_wins.precision_by_image(truth, [*found, halved])
+    assert precision == pytest.approx({1: 1.0, 2: 0.5, 3: 0.0})
+    assert where_it_wins.precision_by_image(truth, []) == {1: 0.0, 2: 0.0, 3: 0.0}
+
+
+def test_crowded_images_are_told_from_empty_ones():
+    tiles = [
+        where_it_wins.Tile("a.jpg", [[0.0, 0.0, 5.0, 5.0]] * boxes, {0: 0.1 * boxes, 1: 0.1 * boxes + 0.2})
+        for boxes in (3, 1, 2, 6, 5, 4)
+    ]
+    found = where_it_wins.by_crowding(tiles)
+    assert {name: row["objects"] for name, row in found.items()} == {"fewest": [1, 2], "middle": [3, 4], "most": [5, 6]}
+    assert found["most"]["mean"] == pytest.approx(0.55 + 0.1)
+    assert found["fewest"]["seeds"] == [0, 1]
+
+
+@pytest.mark.slow
+def test_the_images_where_an_arm_wins_are_drawn_beside_the_other(trained, digits, tmp_path, capsys):
+    about = {"model": "yolov10n.yaml", "data": "d.yaml", "settings": {"imgsz": 64, "workers": 0}, "warm_start": None}
+    append_line(tmp_path / "records.jsonl", {"comparison": about})
+    (tmp_path / "weights").mkdir()
+    for arm in ("bilinear", "dysample"):
+        append_line(tmp_path / "records.jsonl", record(0.5, 0, arm))
+        if arm == "dysample":
+            with pytest.raises(SystemExit):
+                where_it_wins.main([str(tmp_path), "--data", str(digits)])
+            assert "must have weights of dysample and of bilinear with the same seed" in capsys.readouterr().err
+        shutil.copy(trained, tmp_path / f"weights/{arm}-seed0.pt")
+    where_it_wins.main([str(tmp_path), "--data", str(digits), "--out", str(tmp_path / "out")])
+    assert "the most objects" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out/where.json").read_text())
+    assert len(found["images"]) == 8
+    assert all(image["mean"] == 0 for image in found["images"]), "the same weights find the same"
+    assert (tmp_path / "out/where.png").read_bytes().startswith(b"\x89PNG")
 
 
 # The committed evidence.

@@ -31,6 +31,7 @@ __all__ = [
     "learnt_offsets",
     "measure_latency",
     "precision_by_size",
+    "predictions",
     "score",
     "unseen_truth",
 ]
@@ -124,7 +125,7 @@ def precision_by_size(model: Any, run: Run, truth: GroundTruth) -> dict[str, Any
     from faster_coco_eval import COCO, COCOeval_faster
 
     coco = COCO(truth.coco)
-    boxes = coco.loadRes(_predictions(model, run, truth))
+    boxes = coco.loadRes(predictions(model, run, truth))
     evaluation = COCOeval_faster(coco, boxes, "bbox", print_function=lambda *_: None)
     areas = np.array([box["area"] for box in truth.coco["annotations"]])
     low, high = np.quantile(areas, (1 / 3, 2 / 3))
@@ -143,8 +144,8 @@ def precision_by_size(model: Any, run: Run, truth: GroundTruth) -> dict[str, Any
     }
 
 
-def _predictions(model: Any, run: Run, truth: GroundTruth) -> list[dict[str, Any]]:
-    """What a model finds on a split, with the ids of the ground truth."""
+def predictions(model: Any, run: Run, truth: GroundTruth) -> list[dict[str, Any]]:
+    """What a model finds on a split, as COCO writes it, with the ids of the ground truth."""
     found: list[dict[str, Any]] = []
 
     def keep(validator: Any) -> None:

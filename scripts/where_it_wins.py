@@ -1,0 +1,176 @@
+"""Shows on which images one arm of a comparison finds more than another, and on which less, over all its seeds:
+``python -m scripts.where_it_wins runs/compare/trees --data datasets/trees/data.yaml``.
+
+Writes ``where.json`` and ``where.png`` into the comparison's folder, or ``--out``. Images are chosen by what is drawn
+of them: this is to look at, and must never be called a result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from yolov10_dysample.figures import PictureRow, draw_detections, layout, png
+from yolov10_dysample.files import write_whole
+from yolov10_dysample.study.comparison import Run, known_of
+from yolov10_dysample.study.paired import paired
+from yolov10_dysample.study.scoring import GroundTruth, ground_truth, predictions
+from yolov10_dysample.study.tables import aligned
+
+#: Images that are drawn of each kind, and the least confidence of what is drawn in them.
+DRAWN, CONFIDENCE = 2, 0.25
+#: Columns of the table, and of what an image is described by.
+THIRDS = ("fewest", "middle", "most")
+
+
+class Tile(NamedTuple):
+    """One image: its file, its objects (x, y, width, height in pixels), and its differences of precision by seed."""
+
+    file: str
+    boxes: list[list[float]]
+    differences: dict[int, float]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.differences.values())))
+
+
+def precision_by_image(truth: GroundTruth, found: list[dict[str, Any]]) -> dict[int, float]:
+    """COCO's average precision of each image alone, by its number; images without objects are left out."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    coco = COCO(truth.coco)
+    boxes = coco.loadRes(found) if found else None
+    precision = {}
+    for number in sorted({box["image_id"] for box in truth.coco["annotations"]}):
+        precision[number] = 0.0
+        if boxes is not None and boxes.getAnnIds(imgIds=[number]):
+            evaluation = COCOeval_faster(coco, boxes, "bbox", print_function=lambda *_: None)
+            evaluation.params.imgIds = [number]
+            evaluation.evaluate()
+            evaluation.accumulate()
+            values = evaluation.eval["precision"][..., 0, -1]
+            precision[number] = float(values[values > -1].mean())
+    return precision
+
+
+def compare_images(folder: Path, data: str, arm: str, base: str) -> list[Tile]:
+    """Every image of the val split that has objects, the one that gains most first.
+
+    Raises:
+        ValueError: If there is no seed of which both arms' weights are in the folder.
+    """
+    from ultralytics import YOLO
+
+    known = known_of(folder)
+    settings = (known.comparison or {}).get("settings", {})
+    truth = ground_truth(data)
+    runs = {
+        (name, seed): Run(name, seed, "", True, data, settings, "cpu", 1, str(folder))
+        for name, seed in known.runs
+        if name in (arm, base)
+    }
+    there = {key for key, run in runs.items() if run.weights.is_file()}
+    seeds = sorted(seed for name, seed in there if name == arm and (base, seed) in there)
+    if not seeds:
+        raise ValueError(f"{folder} must have weights of {arm} and of {base} with the same seed, got {sorted(there)}")
+    found = {
+        key: precision_by_image(truth, predictions(YOLO(runs[key].weights), runs[key], truth))
+        for key in [(name, seed) for name in (arm, base) for seed in seeds]
+    }
+    boxes = collections.defaultdict(list)
+    for box in truth.coco["annotations"]:
+        boxes[box["image_id"]].append([float(value) for value in box["bbox"]])
+    tiles = [
+        Tile(
+            truth.files[number - 1],
+            boxes[number],
+            {seed: found[arm, seed][number] - found[base, seed][number] for seed in seeds},
+        )
+        for number in found[arm, seeds[0]]
+    ]
+    return sorted(tiles, key=lambda tile: -tile.mean)
+
+
+def by_crowding(tiles: Sequence[Tile]) -> dict[str, dict[str, Any]]:
+    """The paired differences, by seed, of the means over the third of the images with the fewest objects, and so on."""
+    ordered = sorted(tiles, key=lambda tile: len(tile.boxes))
+    found = {}
+    for name, part in zip(THIRDS, np.array_split(np.arange(len(ordered)), len(THIRDS)), strict=True):
+        rows = [ordered[i] for i in part]
+        seeds = rows[0].differences
+        gains: dict[int, float | None] = {
+            seed: float(np.mean([row.differences[seed] for row in rows])) for seed in seeds
+        }
+        about = {"images": len(rows), "objects": [len(rows[0].boxes), len(rows[-1].boxes)]}
+        found[name] = {**about, **(paired(gains, dict.fromkeys(seeds, 0.0)) or {})}
+    return found
+
+
+def picture(tiles: Sequence[Tile], folder: Path, arm: str, base: str, imgsz: int) -> bytes:
+    """The images that gain and lose most, by both arms, of the seed whose difference is nearest to the mean."""
+    from ultralytics import YOLO
+
+    chosen = [*tiles[:DRAWN], *tiles[-DRAWN:]]
+    figure, axes = layout([PictureRow([1.0, 1.0], above=0.5, below=0.1) for _ in chosen], header=0.1)
+    for k, tile in enumerate(chosen):
+        seed = min(tile.differences, key=lambda seed: abs(tile.differences[seed] - tile.mean))
+        image = np.ascontiguousarray(np.asarray(Image.open(tile.file).convert("RGB"))[..., ::-1])
+        gain = f"{arm} less {base}: {tile.mean:+.3f} over {len(tile.differences)} seeds"
+        notes = (
+            f"{gain}; here seed {seed}",
+            f"white: the {len(tile.boxes)} labelled; confidence {CONFIDENCE:g} or more",
+        )
+        for axis, name, note in zip(axes[2 * k : 2 * k + 2], (base, arm), notes, strict=True):
+            weights = Run(name, seed, "", True, "", {}, "cpu", 1, str(folder)).weights
+            model: Any = YOLO(weights)
+            result = model.predict(image, imgsz=imgsz, conf=CONFIDENCE, verbose=False)[0]
+            draw_detections(axis, result, labels=False)
+            for x, y, width, height in tile.boxes:
+                axis.add_patch(Rectangle((x, y), width, height, fill=False, color="white", lw=1.2, ls="--"))
+            axis.set_title(f"{note}\n{name}: {len(result)} detections", size=11)
+    return png(figure)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of `yolov10-dysample compare`, with its weights")
+    parser.add_argument("--data", required=True, help="the comparison's data set YAML")
+    parser.add_argument("--arm", default="dysample", help="(%(default)s)")
+    parser.add_argument("--base", default="bilinear", help="the arm it is compared with (%(default)s)")
+    parser.add_argument("--out", type=Path, help="another folder than the comparison's")
+    options = parser.parse_args(argv)
+    out = options.out or options.folder
+    try:
+        tiles = compare_images(options.folder, options.data, options.arm, options.base)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    imgsz = (known_of(options.folder).comparison or {})["settings"]["imgsz"]
+    crowding = by_crowding(tiles)
+    record = {
+        "what": f"mAP50-95 of each image alone, {options.arm} less {options.base}, by seed",
+        "crowding": crowding,
+        "images": [{**tile._asdict(), "file": Path(tile.file).name, "mean": tile.mean} for tile in tiles],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "where.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_whole(out / "where.png", picture(tiles, options.folder, options.arm, options.base, imgsz))
+    rows = [["images with", "objects", f"{options.arm} less {options.base}"]]
+    for name, row in crowding.items():
+        interval = " [{:+.3f}, {:+.3f}]".format(*row["interval"]) if "interval" in row else ""
+        rows.append(
+            [f"the {name} objects", "{} to {}".format(*row["objects"]), f"{row['mean']:+.3f}{interval} (n={row['n']})"]
+        )
+    print(aligned(rows))
+
+
+if __name__ == "__main__":
+    main()
