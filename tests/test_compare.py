@@ -981,6 +981,16 @@ def test_a_warm_start_begins_where_the_weights_are(user_folder, warm_shell):
     assert comparison.known_of(made).comparison["model"] == "yolov10n.yaml"
 
 
+def test_the_summary_of_a_registered_comparison_says_that_fewer_pairs_decide_nothing(folder):
+    decided = compare_report.summary([folder])
+    assert decided.endswith("over bilinear (5 paired seeds).")
+    assert " shown to help, " in decided
+    registered = folder.rename(folder.with_name("trees"))
+    undecided = compare_report.summary([registered])
+    assert "fine-tuned from COCO weights: not settled, +0.030 [" in undecided
+    assert undecided.endswith("(5 paired seeds; 20 in each direction of the split decide it).")
+
+
 # Where an arm wins
 
 
