@@ -40,6 +40,7 @@ def pytest_unconfigure() -> None:
     HOME.cleanup()
 
 
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody knows it
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """For ``auto`` one more than there are cores: some tests wait, for a child process or for a lost machine."""
     return (os.cpu_count() or 1) + 1 if config.option.numprocesses == "auto" else None
