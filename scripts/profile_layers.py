@@ -25,6 +25,7 @@ from yolov10_dysample.study.candidates import load, make_images
 from yolov10_dysample.study.exports import export
 from yolov10_dysample.study.records import environment_record
 from yolov10_dysample.study.settings import OURS, STOCK, Settings
+from yolov10_dysample.study.speed_report import PRINTED
 from yolov10_dysample.study.statistics import rounded
 from yolov10_dysample.study.tables import between, markdown
 
@@ -84,7 +85,6 @@ RUNTIMES: dict[str, tuple[str, Any, str | None]] = {
     "openvino, f32": ("openvino", profile_openvino, "f32"),
     "openvino": ("openvino", profile_openvino, None),
 }
-PRINTED = {"onnx": "ONNX Runtime", "openvino, f32": "OpenVINO, float32", "openvino": "OpenVINO"}
 
 
 def summary(runs: list[list[Call]], rows: list[int]) -> dict[str, Any]:

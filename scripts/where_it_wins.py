@@ -27,7 +27,7 @@ from yolov10_dysample.study.tables import aligned
 
 #: Images that are drawn of each kind, and the least confidence of what is drawn in them.
 DRAWN, CONFIDENCE = 2, 0.25
-#: Columns of the table, and of what an image is described by.
+#: The thirds of the images, by their number of objects.
 THIRDS = ("fewest", "middle", "most")
 
 

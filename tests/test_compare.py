@@ -193,9 +193,14 @@ def test_guidance_starts_as_plain_dysample_draws_nothing_and_takes_the_map_that_
     lateral = torch.rand(1, 128, 8, 8)
     offsets = layers[11].predict_offset([torch.rand(1, 256, 4, 4), lateral])
     assert offsets.shape == (1, 8, 8, 8)
-    network.model[12].f = -1
-    with pytest.raises(ValueError, match="row 11 must be followed by a row that joins it with one other, got -1"):
-        set_guidance(network)
+
+
+def test_guidance_is_refused_before_training_where_a_row_is_not_joined_next():
+    stock = SimpleNamespace(yaml=yaml.safe_load(find_stock("rtdetr-l.yaml").read_text()))
+    with pytest.raises(
+        ValueError, match=r"arms: dysample:guided: :guided needs a row after each .* got 7 as what row 14"
+    ):
+        checks.check_arms(stock, [parse_arm("dysample"), parse_arm("dysample:guided")])
 
 
 def test_a_run_that_starts_otherwise_than_its_pair_stops(tmp_path):

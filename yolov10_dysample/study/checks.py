@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from yolov10_dysample.registration import build_on_meta
 from yolov10_dysample.study.arms import Arm, upsampling_rows, with_arm
+from yolov10_dysample.study.guidance import find_laterals
 from yolov10_dysample.study.scoring import ground_truth
 
 __all__ = [
@@ -125,7 +126,9 @@ def check_arms(stock: Any, arms: Sequence[Arm]) -> None:
     """
     for arm in arms:
         try:
-            build_on_meta(with_arm(stock.yaml, arm))
+            layers = build_on_meta(with_arm(stock.yaml, arm))
+            if arm.guided:
+                find_laterals(layers)
         except ValueError as error:
             raise ValueError(f"arms: {arm.name}: {error}") from None
 

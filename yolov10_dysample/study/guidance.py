@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from yolov10_dysample.dysample import OFFSET_RANGE, DySample
 
-__all__ = ["GuidedDySample", "set_guidance"]
+__all__ = ["GuidedDySample", "find_laterals", "set_guidance"]
 
 
 class GuidedDySample(DySample):
@@ -42,9 +42,9 @@ def set_guidance(network: Any) -> None:
         network: A model of Ultralytics, in training mode or not.
 
     Raises:
-        ValueError: If what a layer gives is joined with nothing.
+        ValueError: As :func:`find_laterals` does.
     """
-    laterals = {i: _lateral_of(network, i) for i, layer in enumerate(network.model) if isinstance(layer, DySample)}
+    laterals = find_laterals(network.model)
     widths: dict[int, int] = {}
     hooks = [
         layer.register_forward_hook(lambda layer, _, output: widths.update({layer.i: output.shape[1]}))
@@ -65,10 +65,24 @@ def set_guidance(network: Any) -> None:
         network.save = sorted({*network.save, lateral})
 
 
-def _lateral_of(network: Any, i: int) -> int:
-    """The row whose output is joined with that of row ``i``."""
-    following = network.model[i + 1]
-    others = [row for row in following.f if row not in (-1, i)] if isinstance(following.f, list) else []
-    if len(others) != 1:
-        raise ValueError(f"row {i} must be followed by a row that joins it with one other, got {following.f}")
-    return others[0]
+def find_laterals(layers: Any) -> dict[int, int]:
+    """The row whose map is joined with that of a DySample row, by each of those.
+
+    Args:
+        layers (Sequential): What Ultralytics builds from the rows of a model YAML.
+
+    Raises:
+        ValueError: If what such a row gives is not joined next, with one other map.
+    """
+    laterals = {}
+    for i, layer in enumerate(layers):
+        if isinstance(layer, DySample):
+            following = layers[i + 1].f
+            others = [row for row in following if row not in (-1, i)] if isinstance(following, list) else []
+            if len(others) != 1:
+                raise ValueError(
+                    f":guided needs a row after each DySample row that joins it with one other, got {following} as "
+                    f"what row {i + 1} takes; name the rows that have one, such as :rows=14"
+                )
+            laterals[i] = others[0]
+    return laterals
