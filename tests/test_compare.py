@@ -993,7 +993,7 @@ def test_the_summary_of_a_registered_comparison_says_that_fewer_pairs_decide_not
     registered = folder.rename(folder.with_name("trees"))
     undecided = compare_report.summary([registered])
     assert "fine-tuned from COCO weights: not settled, **+0.030 [" in undecided
-    assert undecided.endswith("(5 paired seeds; 20 in each direction of the split decide it).")
+    assert undecided.endswith("(5 paired seeds; 20 decide it).")
 
 
 # Where an arm wins

@@ -62,7 +62,7 @@ TITLES = {
     "warm": "Digits, fine-tuned from a trained stock model",
     "trees": "Photographs of trees, fine-tuned from COCO weights",
 }
-#: Comparisons whose rule was registered with a number of pairs, in each direction of the split; fewer decide nothing.
+#: Comparisons whose rule was registered with a number of pairs; fewer decide nothing.
 REGISTERED_PAIRS = {"trees": 20}
 #: What the verdicts go by.
 RULE = (
@@ -322,7 +322,7 @@ def summary(folders: Sequence[Path]) -> str:
         pairs = min(one["n"] if one else 0 for one in found.values())
         open_yet = pairs < wanted
         result = "not settled" if open_yet else "shown to help" if better else "not shown to help"
-        rest = f"; {wanted} in each direction of the split decide it" if open_yet else ""
+        rest = f"; {wanted} decide it" if open_yet else ""
         title = TITLES.get(folder.name, folder.name)
         said.append(f"{title}: {result}, {differences} ({pairs} paired seeds{rest}).")
     return f"DySample's gain in {MAP}, mean [95 % interval]. " + " ".join(said)
