@@ -18,6 +18,7 @@ import ultralytics
 from tests.conftest import ROOT, Environment, StubEnvironment, clean_environ, run
 from tests.stubs import ULTRALYTICS, write_files
 from yolov10_dysample import __version__
+from yolov10_dysample.commands.doctor import RUNTIMES
 
 REINSTALL = "pip install --force-reinstall --no-deps yolov10-dysample"
 
@@ -39,9 +40,32 @@ class Doctor:
 
 
 @pytest.fixture
-def real(python, tmp_path):
+def installed(python, tmp_path):
     """Doctor in this environment."""
     return Doctor(python, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def real_environment(once, wheel):
+    """The wheel beside the real torch and Ultralytics. Nobody changes it."""
+    return Environment(once("doctor", lambda folder: without_runtimes(folder, wheel)) / "venv")
+
+
+def without_runtimes(folder, wheel):
+    """An environment with the wheel and all else but the runtimes of exported models: importing each takes its time."""
+    environment = Environment.build(folder / "venv")
+    environment.pip("install", "--no-deps", "--no-index", wheel)
+    runtimes = {name.replace("-", "_").lower() for names in RUNTIMES.values() for name in names}
+    for link in environment.site.glob("*.dist-info"):
+        if link.name.split("-")[0].lower() in runtimes:
+            link.unlink()
+    return environment
+
+
+@pytest.fixture
+def real(real_environment, tmp_path):
+    """Doctor there."""
+    return Doctor(real_environment.python, tmp_path)
 
 
 @pytest.fixture
@@ -69,8 +93,8 @@ def facts(output):
 
 
 @pytest.mark.slow
-def test_a_healthy_installation_is_described(real):
-    found = facts(real())
+def test_a_healthy_installation_is_described(installed):
+    found = facts(installed())
     assert found[-1] == "healthy"
     assert f"yolov10-dysample {__version__} {ROOT / 'yolov10_dysample'}" in found
     assert f"torch {torch.__version__} {torch.__file__}" in found
@@ -335,9 +359,7 @@ def test_it_names_the_file_that_is_missing_whichever_it_is_and_the_command_that_
 @pytest.fixture(scope="module")
 def linked_environment(tmp_path_factory, wheel):
     """The wheel beside the real torch and Ultralytics, to break."""
-    environment = Environment.build(tmp_path_factory.mktemp("linked") / "venv")
-    environment.pip("install", "--no-deps", "--no-index", wheel)
-    return environment
+    return without_runtimes(tmp_path_factory.mktemp("linked"), wheel)
 
 
 DAMAGE = {

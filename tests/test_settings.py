@@ -6,7 +6,6 @@ import json
 import pytest
 import yaml
 
-from tests.conftest import run
 from yolov10_dysample.dysample import DySample
 
 #: Every argument of a row, none at its default.
@@ -47,7 +46,7 @@ print(json.dumps([settings(first), settings(second)]))
 
 
 @pytest.mark.slow
-def test_every_setting_of_a_row_is_still_there_after_training_on_from_best_pt(python, digits, tmp_path):
+def test_every_setting_of_a_row_is_still_there_after_training_on_from_best_pt(warm_shell, digits, tmp_path):
     defaults = {name: p.default for name, p in inspect.signature(DySample).parameters.items() if name != "in_channels"}
     assert list(ROW) == list(defaults)
     assert not any(ROW[name] == default for name, default in defaults.items())
@@ -56,7 +55,8 @@ def test_every_setting_of_a_row_is_still_there_after_training_on_from_best_pt(py
     file.write_text(yaml.safe_dump(MODEL))
     names = ["in_channels", *ROW]
     code = TRAIN_TWICE.format(data=str(digits), project=str(tmp_path), model=str(file), names=names)
-    output = run(python, "-c", code, cwd=tmp_path)
+    (tmp_path / "script.py").write_text(code)
+    output = warm_shell("python script.py", cwd=tmp_path)
 
     for settings, shown in json.loads(output.splitlines()[-1]):
         assert settings == {"in_channels": 64, **ROW}
