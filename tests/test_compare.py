@@ -31,7 +31,7 @@ from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, slug, u
 from yolov10_dysample.study.compare_report import draw_report
 from yolov10_dysample.study.guidance import set_guidance
 from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
-from yolov10_dysample.study.paired import gain, is_gain, last, load, outcome, paired, precision
+from yolov10_dysample.study.paired import gain, last, load, outcome, paired, precision
 from yolov10_dysample.study.progress import Reporter
 from yolov10_dysample.study.schedule import carry_out_all
 from yolov10_dysample.study.tables import between
@@ -385,7 +385,7 @@ def test_too_few_pairs_cannot_win(pairs, says, folder):
     keep(folder, lambda line: line["seed"] >= 5 - pairs and line["arm"] != "bilinear")
     records = load(folder)
     found = gain(records, "dysample", "nearest")
-    assert is_gain(found) is (pairs == 5)
+    assert (outcome(found) == "better") is (pairs == 5)
     assert says in compare_report.verdict(records)
     assert ("**+0.0" in compare_report.report(folder)) is (pairs == 5)
 
@@ -988,12 +988,12 @@ def test_a_warm_start_begins_where_the_weights_are(user_folder, warm_shell):
 
 def test_the_summary_of_a_registered_comparison_says_that_fewer_pairs_decide_nothing(folder):
     decided = compare_report.summary([folder])
-    assert decided.endswith("over bilinear (5 paired seeds).")
-    assert " shown to help, " in decided
+    assert "better than nearest by +0.030 [" in decided
+    assert decided.endswith(" (5 pairs, p = 0.125).")
     registered = folder.rename(folder.with_name("trees"))
     undecided = compare_report.summary([registered])
-    assert "fine-tuned from COCO weights: not settled, **+0.030 [" in undecided
-    assert undecided.endswith("(5 paired seeds; 20 decide it).")
+    assert "fine-tuned from COCO weights: open, **+0.030 [" in undecided
+    assert undecided.endswith(" (5 of the 20 pairs that decide it).")
 
 
 # Where an arm wins
@@ -1079,7 +1079,7 @@ def test_the_readme_claims_no_gain_that_the_records_do_not_show():
         for name in ("scratch", "warm", "confirm")
         for records in [load(ROOT / "results/compare" / name)]
         for arm in records
-        if all(is_gain(gain(records, arm, base)) for base in ("nearest", "bilinear"))
+        if all(outcome(gain(records, arm, base)) == "better" for base in ("nearest", "bilinear"))
     ]
     assert ("**Not measurably, on the data made here.**" in (ROOT / "README.md").read_text(encoding="utf-8")) is (
         not won

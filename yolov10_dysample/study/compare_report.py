@@ -27,7 +27,6 @@ from yolov10_dysample.study.paired import (
     MIN_PAIRS,
     Records,
     gain,
-    is_gain,
     last,
     load,
     outcome,
@@ -311,21 +310,20 @@ def every_report(folders: Sequence[Path]) -> str:
 
 
 def summary(folders: Sequence[Path]) -> str:
-    """What some comparisons say of the paper's DySample, in one sentence each."""
+    """What some comparisons say of the paper's DySample, in a line each."""
     said = []
     for folder in folders:
         records = load(folder)
         found = {base: gain(records, "dysample", base) for base in STOCK if base in records}
-        better = bool(found) and all(map(is_gain, found.values()))
         wanted = REGISTERED_PAIRS.get(folder.name, 0)
-        differences = " and ".join(f"{difference_cell(one)} over {base}" for base, one in found.items())
-        pairs = min(one["n"] if one else 0 for one in found.values())
-        open_yet = pairs < wanted
-        result = "not settled" if open_yet else "shown to help" if better else "not shown to help"
-        rest = f"; {wanted} decide it" if open_yet else ""
-        title = TITLES.get(folder.name, folder.name)
-        said.append(f"{title}: {result}, {differences} ({pairs} paired seeds{rest}).")
-    return f"DySample's gain in {MAP}, mean [95 % interval]. " + " ".join(said)
+        pairs = min((one["n"] if one else 0 for one in found.values()), default=0)
+        if pairs < wanted:
+            differences = " and ".join(f"{difference_cell(one)} over {base}" for base, one in found.items())
+            words = f"open, {differences} ({pairs} of the {wanted} pairs that decide it)"
+        else:
+            words = "; ".join(in_words(one, base) for base, one in found.items())
+        said.append(f"- {TITLES.get(folder.name, folder.name)}: {words}.")
+    return f"DySample's {MAP} in pairs of one seed, mean difference [95 % interval]:\n\n" + "\n".join(said)
 
 
 def draw_report(records: Records) -> bytes:

@@ -23,7 +23,6 @@ __all__ = [
     "MIN_PAIRS",
     "Records",
     "gain",
-    "is_gain",
     "last",
     "load",
     "outcome",
@@ -89,16 +88,6 @@ def _described(differences: list[float]) -> dict[str, Any]:
         )
         found |= {"interval": [float(interval.low), float(interval.high)], "p": float(flips.pvalue)}
     return found
-
-
-def is_gain(found: Mapping[str, Any] | None) -> bool:
-    """Whether a difference is a gain by the registered rule.
-
-    Example:
-        >>> is_gain({"n": 5, "interval": [0.01, 0.03]}), is_gain({"n": 3, "interval": [0.01, 0.03]})
-        (True, False)
-    """
-    return outcome(found) == "better"
 
 
 def outcome(found: Mapping[str, Any] | None) -> str:
