@@ -432,11 +432,14 @@ def test_precision_at_high_overlap_and_on_places_never_trained_on_are_reported_w
     for seed in range(5):
         for arm, value in {"nearest": 0.4, "dysample": 0.5 + seed / 100}.items():
             scores = {"limits_px": [12.0, 19.0], "all": value, "AP75": value - 0.3, "small": 0, "medium": 0, "large": 0}
-            append_line(folder / "records.jsonl", {"arm": arm, "seed": seed, "sizes": scores, "test": scores})
+            unseen = {**scores, "all": value / 2}
+            append_line(folder / "records.jsonl", {"arm": arm, "seed": seed, "sizes": scores, "test": unseen})
     text = compare_report.report(folder)
     assert "| upsampling | AP75 | less nearest's | AP small" in text
     assert "| dysample | 0.220 ± 0.016 | **+0.120" in text
-    assert "| dysample | 0.520 ± 0.016 | **+0.120" in text.partition("on the test split")[2]
+    assert "| dysample | 0.260 ± 0.008 | **+0.060" in text.partition("on the test split")[2]
+    assert "lower on the test split than on val by 0.200 to 0.260." in text
+    assert "the means differ by at most 0.060 there, and 0.120 on val." in text
 
 
 def test_records_that_are_no_pairs_are_not_reported(folder):
