@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from yolov10_dysample.dysample import MAX_SCALE, DySample
 from yolov10_dysample.rows import file_of, input_channels
 
-__all__ = ["BuiltModel", "explain_size_mismatch"]
+__all__ = ["STRIDE_IMAGE_PX", "BuiltModel", "explain_size_mismatch"]
 
 Size = tuple[int, int]
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from yolov10_dysample.dysample import OFFSET_RANGE, DySample
+from yolov10_dysample.map_sizes import STRIDE_IMAGE_PX
+from yolov10_dysample.rows import input_channels
 
 __all__ = ["GuidedDySample", "find_laterals", "set_guidance"]
 
@@ -52,7 +54,7 @@ def set_guidance(network: Any) -> None:
     ]
     training = network.training
     with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, 256, 256))
+        network.eval()(torch.zeros(1, input_channels(network.yaml), STRIDE_IMAGE_PX, STRIDE_IMAGE_PX))
     network.train(training)
     for hook in hooks:
         hook.remove()
