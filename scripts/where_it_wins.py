@@ -1,15 +1,17 @@
 """Shows on which images one arm of a comparison finds more than another, and on which less, over all its seeds:
 ``python -m scripts.where_it_wins runs/compare/trees --data datasets/trees/data.yaml``.
 
-Writes ``where.json`` and ``where.png`` into the comparison's folder, or ``--out``. Images are chosen by what is drawn
-of them: this is to look at, and must never be called a result.
+Writes ``where.json`` and ``where.jpg`` into the comparison's folder, or ``--out``; ``--docs`` writes the table of
+docs/accuracy.md, too. Images are chosen by what is drawn of them: this is to look at, and must never be called a result.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +24,15 @@ from yolov10_dysample.figures import PictureRow, draw_detections, layout, png
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.comparison import Run, known_of
 from yolov10_dysample.study.paired import paired
+from yolov10_dysample.study.records import environment_record
 from yolov10_dysample.study.scoring import GroundTruth, ground_truth, predictions
-from yolov10_dysample.study.tables import aligned
+from yolov10_dysample.study.tables import Table, aligned, between, markdown
 
-#: Images that are drawn of each kind, and the least confidence of what is drawn in them.
-DRAWN, CONFIDENCE = 2, 0.25
+RECORD, PICTURE, DOCUMENT = "where.json", "where.jpg", Path("docs/accuracy.md")
+BEGIN, END = "<!-- where:begin -->", "<!-- where:end -->"
+
+#: Images that are drawn of each kind, the least confidence of what is drawn in them, and the picture's width in pixels.
+DRAWN, CONFIDENCE, WIDTH = 2, 0.25, 1000
 #: The thirds of the images, by their number of objects.
 THIRDS = ("fewest", "middle", "most")
 
@@ -137,7 +143,26 @@ def picture(tiles: Sequence[Tile], folder: Path, arm: str, base: str, imgsz: int
             for x, y, width, height in tile.boxes:
                 axis.add_patch(Rectangle((x, y), width, height, fill=False, color="white", lw=1.2, ls="--"))
             axis.set_title(f"{note}\n{name}: {len(result)} detections", size=11)
-    return png(figure)
+    with Image.open(io.BytesIO(png(figure))) as drawn:
+        file = io.BytesIO()
+        drawn.convert("RGB").resize((WIDTH, WIDTH * drawn.height // drawn.width)).save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
+def table(record: dict[str, Any]) -> Table:
+    """The differences by crowding."""
+    rows = [["images with", "objects in each", f"{record['arm']} less {record['base']}"]]
+    for name, row in record["crowding"].items():
+        interval = " [{:+.3f}, {:+.3f}]".format(*row["interval"]) if "interval" in row else ""
+        gain = f"{row['mean']:+.3f}{interval} (n = {row['n']})"
+        rows.append([f"the {name} objects", "{} to {}".format(*row["objects"]), gain])
+    return rows
+
+
+def with_section(document: str, record: dict[str, Any], folder: str) -> str:
+    """A document with the table and the picture of a record in ``folder``, as a link from there has it."""
+    caption = f"Images where {record['arm']} finds more than {record['base']}, and less"
+    return between(document, BEGIN, END, f"\n{markdown(table(record))}\n\n![{caption}]({folder}/{PICTURE})\n")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -147,6 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--arm", default="dysample", help="(%(default)s)")
     parser.add_argument("--base", default="bilinear", help="the arm it is compared with (%(default)s)")
     parser.add_argument("--out", type=Path, help="another folder than the comparison's")
+    parser.add_argument("--docs", action="store_true", help=f"write the table into {DOCUMENT} (in a clone)")
     options = parser.parse_args(argv)
     out = options.out or options.folder
     try:
@@ -154,22 +180,21 @@ def main(argv: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     imgsz = (known_of(options.folder).comparison or {})["settings"]["imgsz"]
-    crowding = by_crowding(tiles)
     record = {
-        "what": f"mAP50-95 of each image alone, {options.arm} less {options.base}, by seed",
-        "crowding": crowding,
+        "what": "mAP50-95 of each image alone, the arm's less the base's, by seed",
+        **environment_record(),
+        "arm": options.arm,
+        "base": options.base,
+        "crowding": by_crowding(tiles),
         "images": [{**tile._asdict(), "file": Path(tile.file).name, "mean": tile.mean} for tile in tiles],
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "where.json", (json.dumps(record, indent=1) + "\n").encode())
-    write_whole(out / "where.png", picture(tiles, options.folder, options.arm, options.base, imgsz))
-    rows = [["images with", "objects", f"{options.arm} less {options.base}"]]
-    for name, row in crowding.items():
-        interval = " [{:+.3f}, {:+.3f}]".format(*row["interval"]) if "interval" in row else ""
-        rows.append(
-            [f"the {name} objects", "{} to {}".format(*row["objects"]), f"{row['mean']:+.3f}{interval} (n={row['n']})"]
-        )
-    print(aligned(rows))
+    write_whole(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    write_whole(out / PICTURE, picture(tiles, options.folder, options.arm, options.base, imgsz))
+    if options.docs:
+        folder = Path(os.path.relpath(out, DOCUMENT.parent)).as_posix()
+        write_whole(DOCUMENT, with_section(DOCUMENT.read_text(encoding="utf-8"), record, folder).encode())
+    print(aligned(table(record)))
 
 
 if __name__ == "__main__":

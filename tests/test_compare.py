@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from scipy import stats
 
 from scripts import where_it_wins
@@ -1045,7 +1046,9 @@ def test_the_images_where_an_arm_wins_are_drawn_beside_the_other(trained, digits
     found = json.loads((tmp_path / "out/where.json").read_text())
     assert len(found["images"]) == 8
     assert all(image["mean"] == 0 for image in found["images"]), "the same weights find the same"
-    assert (tmp_path / "out/where.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(tmp_path / "out/where.jpg") as image:
+        image.load()
+        assert image.width == where_it_wins.WIDTH
 
 
 # The committed evidence.
@@ -1074,6 +1077,14 @@ def test_the_docs_have_what_the_records_give(monkeypatch):
     begin, end = compare_report.SUMMARY_BEGIN, compare_report.SUMMARY_END
     summary = f"\n{compare_report.summary(folders)}\n"
     assert between(readme.read_text(encoding="utf-8"), begin, end, summary) == readme.read_text(encoding="utf-8"), told
+
+
+def test_the_docs_show_where_it_wins_as_the_record_says():
+    folder, page = ROOT / "results/compare/trees", ROOT / where_it_wins.DOCUMENT
+    record = json.loads((folder / where_it_wins.RECORD).read_text())
+    document = page.read_text(encoding="utf-8")
+    assert where_it_wins.with_section(document, record, "../results/compare/trees") == document
+    assert record["crowding"]["most"]["seeds"] == sorted(load(folder)["dysample"]), "of every seed"
 
 
 def test_the_readme_claims_no_gain_that_the_records_do_not_show():
