@@ -2,7 +2,7 @@
 ``python -m scripts.where_it_wins runs/compare/trees --data datasets/trees/data.yaml``.
 
 Writes ``where.json`` and ``where.jpg`` into the comparison's folder, or ``--out``; ``--docs`` writes the table of
-docs/accuracy.md, too. Images are chosen by what is drawn of them: this is to look at, and must never be called a result.
+docs/accuracy.md. Images are chosen by what is drawn of them: this is to look at, and must never be called a result.
 """
 
 from __future__ import annotations
