@@ -148,7 +148,7 @@ def unseen_table(records: Records) -> Table:
 
 
 def place(records: Records) -> str:
-    """How much lower precision is on places that nobody trained on or chose by, beside what upsampling changes."""
+    """How much lower precision is on the test split than on val, beside what upsampling changes."""
     means = {
         arm: [[v for run in runs.values() if (v := precision("all", scores)(run)) is not None] for scores in SCORES]
         for arm, runs in records.items()
