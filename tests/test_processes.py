@@ -1,6 +1,6 @@
 """DySample in the processes and threads that Ultralytics and PyTorch start, where nobody imports this package.
 
-All are real child processes.
+All are real child processes; of those whose start is not what is tested, some are forks (``warm_shell``).
 """
 
 import ast
@@ -165,10 +165,11 @@ os._exit(0)
 """
 
 
-def test_gradients_of_two_ranks_are_those_of_the_whole_batch(python, tmp_path):
+def test_gradients_of_two_ranks_are_those_of_the_whole_batch(warm_shell, tmp_path):
     (tmp_path / "gradients.py").write_text(GRADIENTS)
-    launch = (python, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()))
-    output = run(*launch, tmp_path / "gradients.py", cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
+    ranks = f"--nproc_per_node 2 --master_port {free_port()} --no_python"
+    launch = f"OMP_NUM_THREADS=1 python -m torch.distributed.run {ranks} python gradients.py"
+    output = warm_shell(launch, cwd=tmp_path)
     (found,) = (ast.literal_eval(line[6:]) for line in output.splitlines() if line.startswith("found "))
     assert found["ranks"] == 0
     assert found["whole batch"] < 1e-6
