@@ -175,6 +175,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--docs", action="store_true", help=f"write the table into {DOCUMENT} (in a clone)")
     options = parser.parse_args(argv)
     out = options.out or options.folder
+    if options.docs and not DOCUMENT.is_file():
+        parser.error(f"--docs must be used in a clone, where {DOCUMENT} is; got {Path.cwd()}")
     try:
         tiles = compare_images(options.folder, options.data, options.arm, options.base)
     except (OSError, ValueError) as error:

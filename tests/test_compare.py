@@ -1051,6 +1051,14 @@ def test_the_images_where_an_arm_wins_are_drawn_beside_the_other(trained, digits
         assert image.width == where_it_wins.WIDTH
 
 
+def test_a_table_for_the_docs_is_refused_where_there_are_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        where_it_wins.main([".", "--data", "data.yaml", "--docs"])
+    assert stopped.value.code == 2
+    assert f"--docs must be used in a clone, where docs/accuracy.md is; got {tmp_path}" in capsys.readouterr().err
+
+
 # The committed evidence.
 
 
