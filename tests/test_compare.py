@@ -28,7 +28,7 @@ from tests.documents import documented
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.model_files import find_stock
 from yolov10_dysample.study import checks, compare_report, comparison, scoring
-from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, slug, upsampling_rows, with_arm
+from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, upsampling_rows, with_arm
 from yolov10_dysample.study.compare_report import draw_report
 from yolov10_dysample.study.guidance import set_guidance
 from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
@@ -620,7 +620,7 @@ def test_other_experiments_go_to_other_folders(data, warm_start, folder):
 def test_names_of_files_are_safe_and_tell_the_arms_apart():
     names = ["dysample", "dysample+", "dysample-s", "dysample-s+", "dysample:groups=16", "dysample:rows=11+14"]
     names += [f"{name}:init=nearest" for name in names]
-    slugs = [slug(name) for name in names]
+    slugs = [comparison.slug(name) for name in names]
     assert len(set(slugs)) == len(names)
     assert all(re.fullmatch(r"[a-z0-9_-]+", text) for text in slugs)
 

@@ -26,7 +26,6 @@ __all__ = [
     "freeze_setting",
     "parse_arm",
     "set_rate",
-    "slug",
     "upsampling_rows",
     "with_arm",
 ]
@@ -96,16 +95,6 @@ def parse_arm(text: str) -> Arm:
     if arm.rate <= 0 or (arm.frozen and arm.rate != 1):
         raise ValueError(f"must have a :rate above 0, and none where offsets are :frozen, got {text!r}")
     return arm
-
-
-def slug(name: str) -> str:
-    """The name of an arm as it may stand in the name of a file on every system.
-
-    Example:
-        >>> slug("dysample-s+:init=nearest:rows=11+14")
-        'dysample-splus_init-nearest_rows-11plus14'
-    """
-    return name.replace("+", "plus").replace(":", "_").replace("=", "-")
 
 
 def upsampling_rows(model: dict[str, Any]) -> list[int]:

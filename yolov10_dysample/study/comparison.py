@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from yolov10_dysample.study.arms import slug
 from yolov10_dysample.study.json_files import append_line, append_once, read_lines
 
 __all__ = [
+    "EPOCH_MARK",
     "MAP",
     "MAP50",
     "PAIRS",
@@ -31,6 +31,7 @@ __all__ = [
     "known_of",
     "require_same_settings",
     "same_as_its_pair",
+    "slug",
 ]
 
 MAP, MAP50 = "mAP50-95", "mAP50"
@@ -39,6 +40,8 @@ SIZES = ("small", "medium", "large")
 RECORDS = "records.jsonl"
 #: What the first run of each seed started from and saw.
 PAIRS = "pairs.jsonl"
+#: Begins the line that a training prints after each epoch: epochs done, epochs in all, mAP50-95.
+EPOCH_MARK = "@epoch"
 
 
 class Comparison(NamedTuple):
@@ -222,3 +225,13 @@ def same_as_its_pair(run: Run, what: str, digest: str) -> str:
             f"pairs; if the model or the data changed since, write to another folder than {run.out}"
         )
     return digest[:16]
+
+
+def slug(name: str) -> str:
+    """The name of an arm as it may stand in the name of a file on every system.
+
+    Example:
+        >>> slug("dysample-s+:init=nearest:rows=11+14")
+        'dysample-splus_init-nearest_rows-11plus14'
+    """
+    return name.replace("+", "plus").replace(":", "_").replace("=", "-")

@@ -18,10 +18,8 @@ from typing import NamedTuple, Protocol
 
 import filelock
 
-from yolov10_dysample.study.comparison import MAP, Run, is_scored
+from yolov10_dysample.study.comparison import EPOCH_MARK, MAP, Run, is_scored
 from yolov10_dysample.study.progress import Reporter
-from yolov10_dysample.study.scoring import score
-from yolov10_dysample.study.training import EPOCH_MARK, train
 
 __all__ = ["LocalWorkers", "Workers", "carry_out", "carry_out_all"]
 
@@ -32,6 +30,10 @@ PATIENCE = 10
 
 def carry_out(run: Run) -> None:
     """Do what is left to do of a run. It is recorded before it is scored: a score that fails costs no training."""
+    # Only who carries out a run needs torch, not who hands it to another process or machine.
+    from yolov10_dysample.study.scoring import score
+    from yolov10_dysample.study.training import train
+
     run.unfinished.parent.mkdir(parents=True, exist_ok=True)
     # If a comparison is killed, its trainings may go on: the next comparison waits for them here, and uses them.
     with filelock.FileLock(f"{run.unfinished}.lock"):

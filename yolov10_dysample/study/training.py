@@ -18,14 +18,11 @@ import torch
 
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.study.arms import Arm, fold_rates, freeze_setting, parse_arm, set_rate, with_arm
-from yolov10_dysample.study.comparison import MAP, MAP50, Run, same_as_its_pair
+from yolov10_dysample.study.comparison import EPOCH_MARK, MAP, MAP50, Run, same_as_its_pair
 from yolov10_dysample.study.guidance import set_guidance
 from yolov10_dysample.study.records import environment_record
 
-__all__ = ["EPOCH_MARK", "dysample_layers", "train"]
-
-#: Begins the line that a training prints after each epoch: epochs done, epochs in all, mAP50-95.
-EPOCH_MARK = "@epoch"
+__all__ = ["dysample_layers", "train"]
 
 
 def train(run: Run) -> None:
