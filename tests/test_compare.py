@@ -1098,7 +1098,7 @@ def test_the_docs_show_where_it_wins_as_the_record_says():
 def test_the_readme_claims_no_gain_that_the_records_do_not_show():
     won = [
         f"{name}: {arm}"
-        for name in ("scratch", "warm", "confirm", "trees")
+        for name in (*compare_report.TITLES, "confirm")
         for records in [load(ROOT / "results/compare" / name)]
         for arm in records
         if all(outcome(gain(records, arm, base)) == "better" for base in ("nearest", "bilinear"))
