@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.records import environment_record
 from yolov10_dysample.study.statistics import quartiles, ratio
 
@@ -90,15 +91,16 @@ print(json.dumps({"from": yolov10_dysample.__file__, "times": times}))
 
 def tree(source: str, folder: Path) -> Path:
     """Put the package of a git revision, or of the checkout in a folder, into a folder, as an install has it."""
-    if Path(source).is_dir():
+    if Path(source, PARTS[0]).is_dir():
         for part in PARTS:
             shutil.copytree(Path(source, part), folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     else:
         done = subprocess.run(["git", "-C", str(ROOT), "archive", source, "--", *PARTS], capture_output=True)
         if done.returncode:
-            raise ValueError(f"it must be a git revision or a folder, got {source!r}: {done.stderr.decode().strip()}")
+            reason = " ".join(done.stderr.decode().split())
+            raise ValueError(f"before must be a git revision or the folder of a checkout, got {source!r}: {reason}")
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-            archive.extractall(folder, filter="data")
+            archive.extractall(folder)
     shutil.copy(folder / "yolov10_dysample/autoload.py", folder / "_yolov10_dysample_autoload.py")
     return folder
 
@@ -172,6 +174,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--calls", type=int, default=9, help="of each model in a process (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results/against.json"), help="(%(default)s)")
     options = parser.parse_args(argv)
+    if min(options.rounds, options.calls, options.imgsz // 64) < 1:
+        parser.error(
+            "--rounds and --calls must be at least 1 and --imgsz at least 64, got "
+            f"{options.rounds}, {options.calls} and {options.imgsz}"
+        )
     record = {"what": "ratios of milliseconds, fresh processes in turn", **environment_record()}
     record |= {"before": options.before, "rounds": options.rounds, "imgsz": options.imgsz}
     try:
@@ -179,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_whole(options.out, (json.dumps(record, indent=1) + "\n").encode())
     print(json.dumps(record, indent=1))
 
 

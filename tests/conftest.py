@@ -32,10 +32,10 @@ if "PYTEST_DEBUG_TEMPROOT" not in os.environ:  # every path here has a space, as
     folder.mkdir(exist_ok=True)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
 os.environ |= dict.fromkeys(("HOME", "TMPDIR", "YOLO_CONFIG_DIR", "TORCHINDUCTOR_CACHE_DIR"), HOME.name)
-# What is imported and collected here stays to the end: looking for garbage among it takes 7 % of their time.
+# What is imported and collected here stays to the end: to look for garbage among it only takes time.
 gc.disable()
-# Nothing here may depend on what a network has, and every child process would look for one; fifty processes of OpenVINO
-# would, at each export, to report it.
+# Nothing here may depend on what a network has, and every child process would look for one. OpenVINO would start dozens
+# of processes at each export, to report it.
 os.environ["YOLO_OFFLINE"] = "true"
 Path(HOME.name, "intel").mkdir()
 Path(HOME.name, "intel/openvino_telemetry").write_text("0")

@@ -26,7 +26,7 @@ def serve(folder: str) -> list[str]:
     listener.listen()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
     gc.collect()
-    gc.freeze()  # a collection in a fork would look at, and so copy, all that was imported: 1.2 s of a training
+    gc.freeze()  # a collection in a fork would look at, and so copy, all that was imported
     print("ready", flush=True)
     while True:
         connection, _ = listener.accept()

@@ -36,9 +36,21 @@ def test_times_are_compared_round_by_round_and_as_ratios_to_stock():
     assert found["training step"]["after to before"]["median"] == 1
 
 
-def test_what_is_neither_a_revision_nor_a_folder_is_named_and_nothing_is_written(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["no-such-revision"], "before must be a git revision or the folder of a checkout, got 'no-such-revision': "),
+        (["tests"], "before must be a git revision or the folder of a checkout, got 'tests': "),
+        (
+            ["HEAD", "--rounds", "0"],
+            "--rounds and --calls must be at least 1 and --imgsz at least 64, got 0, 9 and 640",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_named_and_nothing_is_written(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as stopped:
-        main(["no-such-revision", "--out", str(tmp_path / "record.json")])
+        main([*words, "--out", str(tmp_path / "record.json")])
     assert stopped.value.code == 2
-    assert "it must be a git revision or a folder, got 'no-such-revision'" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

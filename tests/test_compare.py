@@ -23,7 +23,7 @@ from PIL import Image
 from scipy import stats
 
 from scripts import where_it_wins
-from tests.conftest import ROOT, clean_environ
+from tests.conftest import ROOT, clean_environ, run
 from tests.documents import documented
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.model_files import find_stock
@@ -544,6 +544,11 @@ def test_a_missing_package_stops_it_before_any_training_with_the_line_that_insta
     monkeypatch.setitem(sys.modules, module, None)
     says = f'{module} cannot be imported; run: pip install "yolov10-dysample[compare]"'
     assert says in refused([f"data={digits}"], tmp_path, monkeypatch, capsys)
+
+
+def test_whoever_only_hands_runs_on_loads_no_torch():
+    code = "import sys; import yolov10_dysample.study.ray_workers; print('torch' in sys.modules)"
+    assert run(sys.executable, "-c", code, cwd=ROOT) == "False\n"
 
 
 def test_without_ray_it_names_the_line_that_installs_it(digits, tmp_path, monkeypatch, capsys):
@@ -1093,6 +1098,15 @@ def test_the_docs_show_where_it_wins_as_the_record_says():
     document = page.read_text(encoding="utf-8")
     assert where_it_wins.with_section(document, record, "../results/compare/trees") == document
     assert record["crowding"]["most"]["seeds"] == sorted(load(folder)["dysample"]), "of every seed"
+
+
+def test_on_photographs_no_interval_over_nearest_leaves_out_0_or_goes_beyond_a_hundredth():
+    for name in ("trees", "gentle"):
+        records = load(ROOT / "results/compare" / name)
+        for arm in set(records) - {"nearest"}:
+            low, high = gain(records, arm, "nearest")["interval"]
+            assert low < 0 < high, (name, arm)
+            assert max(-low, high) < 0.0105, (name, arm)
 
 
 def test_the_readme_claims_no_gain_that_the_records_do_not_show():

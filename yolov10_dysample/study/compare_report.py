@@ -60,7 +60,7 @@ TITLES = {
     "scratch": "Digits, trained from scratch",
     "warm": "Digits, fine-tuned from a trained stock model",
     "trees": "Photographs of trees, fine-tuned from COCO weights",
-    "gentle": "Photographs of trees, fine-tuned at half the rate",
+    "gentle": "Photographs of trees, fine-tuned at half the learning rate",
 }
 #: Comparisons whose rule was registered with a number of pairs; fewer decide nothing.
 REGISTERED_PAIRS = {"trees": 20, "gentle": 20}
