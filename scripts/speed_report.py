@@ -6,11 +6,53 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from yolov10_dysample.files import write_whole
+from yolov10_dysample.study.settings import OURS
 from yolov10_dysample.study.speed_plot import draw
-from yolov10_dysample.study.speed_report import terminal, with_gpu_section, with_section, with_summary
+from yolov10_dysample.study.speed_report import PRINTED, terminal, with_gpu_section, with_section, with_summary
+from yolov10_dysample.study.tables import between, markdown
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+
+def ratios(record: dict[str, Any]) -> dict[str, float]:
+    """The medians of a full record that tell most, by what they are of: in all but the last, DySample / stock."""
+    settings, train, operator = record["settings"], record["train"], record["operator"]
+    runtimes = {PRINTED.get(name, name): found["candidates"] for name, found in record["model"]["runtimes"].items()}
+    small = {
+        f"{PRINTED[name]}, {cell['imgsz']} px": cell["candidates"]
+        for name in ("onnx", "onnx, dynamic")
+        for cell in record["growth"][name]
+        if cell["batch"] == 1 and cell["imgsz"] < settings["imgsz"]
+    }
+    training = {"training step": train["step"], "peak memory, training": train["memory"]}
+    found = {
+        label: candidates[OURS]["ratio"]["median"] for label, candidates in {**runtimes, **small, **training}.items()
+    }
+    return {**found, "the operator / published code, channels_last": operator["ours_over_published"]["channels_last"]}
+
+
+def with_runs(document: str, record: dict[str, Any]) -> str:
+    """A document with a table of several runs of the benchmark, from a record of ``scripts.timings bench``."""
+    runs = [run["ratios"] for run in record["runs"]]
+    table = [["DySample / stock", *(f"run {i}" for i in range(1, len(runs) + 1)), "median"]]
+    for label in runs[0]:
+        values = [run[label] for run in runs]
+        table.append([label, *(f"{value:.2f}" for value in [*values, statistics.median(values)])])
+    text = (
+        f"The whole benchmark {len(runs)} times, one after the other; each number is the median of a run's rounds "
+        f"([record](../results/bench.json), {record['date'][:10]}, revision {record['revision']})."
+    )
+    return between(document, BEGIN, END, f"\n{text}\n\n{markdown(table)}\n")
+
+
+def _rewrite(document: Path, written: Callable[[str, Any], str], record: dict[str, Any] | None) -> None:
+    write_whole(document, written(document.read_text(encoding="utf-8"), record).encode())
 
 
 def main() -> None:
@@ -20,11 +62,12 @@ def main() -> None:
     options = parser.parse_args()
     record = json.loads(options.record.read_text())
     if options.docs:
-        for document, write_into in ((Path("docs/speed.md"), with_section), (Path("README.md"), with_summary)):
-            write_whole(document, write_into(document.read_text(encoding="utf-8"), record).encode())
-        document, gpu = Path("docs/speed.md"), Path("results/gpu.json")
-        found = json.loads(gpu.read_text()) if gpu.is_file() else None
-        write_whole(document, with_gpu_section(document.read_text(encoding="utf-8"), found).encode())
+        speed, gpu, runs = Path("docs/speed.md"), Path("results/gpu.json"), Path("results/bench.json")
+        _rewrite(speed, with_section, record)
+        _rewrite(Path("README.md"), with_summary, record)
+        _rewrite(speed, with_gpu_section, json.loads(gpu.read_text()) if gpu.is_file() else None)
+        if runs.is_file():
+            _rewrite(speed, with_runs, json.loads(runs.read_text()))
     png = draw(record)
     if png:
         write_whole(options.record.with_suffix(".png"), png)

@@ -1,5 +1,6 @@
 """Times what this repository promises to be quick, each as one JSON record: ``python -m scripts.timings startup`` what
-the autoload adds to `import torch`, ``python -m scripts.timings suite`` the tests.
+the autoload adds to `import torch`, ``python -m scripts.timings suite`` the tests, ``python -m scripts.timings bench``
+whether `make bench` finds the same ratios when it is run again.
 
 It must compare like with like: with and without the autoload torch looks for entry points, and one side finds ours; the
 tests run by `make`, in turn, on a machine that does nothing else. A run that fails is recorded as one.
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from scripts.speed_report import ratios
 from yolov10_dysample.study.records import environment_record
 from yolov10_dysample.study.statistics import quartiles
 
@@ -101,6 +103,18 @@ def timed(target: str) -> dict[str, Any]:
     return {"seconds": seconds, "exit status": done.returncode, **outcomes(done.stdout)}
 
 
+def bench(runs: int) -> dict[str, Any]:
+    """`make bench` again and again; results/speed.json and the documents are those of its last run."""
+    record = {"what": "DySample / stock, each the median of a run's rounds", **environment_record()}
+    found = []
+    for run in range(1, runs + 1):
+        print(f"make bench, run {run} of {runs}", file=sys.stderr, flush=True)
+        subprocess.run(["make", "bench"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        found.append(json.loads((ROOT / "results/speed.json").read_text()))
+    record["runs"] = [{"date": run["date"], "machine": run["machine"], "ratios": ratios(run)} for run in found]
+    return record
+
+
 def outcomes(output: str) -> dict[str, int]:
     """Number of tests by what became of them, from the last line that pytest printed.
 
@@ -119,13 +133,13 @@ def outcomes(output: str) -> dict[str, int]:
 
 
 #: What is timed, and how many times unless told.
-SUBJECTS = {"startup": (startup, 20), "suite": (suite, 3)}
+SUBJECTS = {"startup": (startup, 20), "suite": (suite, 3), "bench": (bench, 3)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=SUBJECTS)
-    parser.add_argument("--runs", type=int, help="pairs of fresh processes (default: 20), or runs of the tests (3)")
+    parser.add_argument("--runs", type=int, help="pairs of fresh processes (default: 20), or runs of the command (3)")
     parser.add_argument("--out", type=Path, help="default: results/WHAT.json")
     options = parser.parse_args()
     measure, runs = SUBJECTS[options.what]
