@@ -63,7 +63,11 @@ def ask(folder: str, command: list[str]) -> int:
 
 
 def start(command: list[str]) -> None:
-    """As `python` does with a script, or with -m and a module."""
+    """As `python` does with a script, with -m and a module, or with -c and code."""
+    if command[0] == "-c":
+        sys.argv[:] = ["-c", *command[2:]]
+        exec(command[1], {"__name__": "__main__"})
+        return
     if command[0] == "-m":
         sys.argv[:] = command[1:]
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)

@@ -50,6 +50,10 @@ WAYS = {
         OFF,
     ),
     "import of the operator, as unpickling does": ("import yolov10_dysample.dysample", OFF),
+    "a finder in front that is older than find_spec()": (
+        "import sys; sys.meta_path.insert(0, type('Old', (), {'find_module': lambda *asked: None})())",
+        {},
+    ),
     "a host that is loaded again": ("import ultralytics.nn.tasks as t, importlib; importlib.reload(t)", {}),
 }
 

@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ from yolov10_dysample.commands.benchmark import COMMAND, REFERENCE
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.dysample import DySample, dysample
 from yolov10_dysample.model_files import find_stock
-from yolov10_dysample.study import benchmark, operators, speed_plot, speed_report, tasks
+from yolov10_dysample.study import benchmark, model_cost, operators, speed_plot, speed_report, tasks
 from yolov10_dysample.study.candidates import load, make_training_step, make_twins
 from yolov10_dysample.study.model_cost import count_operations
 from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES, Carafe, make_upsamplers
@@ -305,7 +306,8 @@ def test_a_task_that_fails_says_why(task):
         (["model=text.pt"], ["model must be a model that Ultralytics can build", "text.pt"]),
         (["reference=plain.yaml"], ["reference must be a Python file", "plain.yaml"]),
         (["out=speed.txt"], ["out", "must end in .json", "'speed.txt'"]),
-        (["out=text.pt/speed.json"], ["out must be in a folder that can be made", "text.pt/speed.json"]),
+        (["out=text.pt/speed.json"], ["out must be in a folder that can be made", str(Path("text.pt/speed.json"))]),
+        (["out=folder.json"], ["out must be a file", "'folder.json'", "a folder"]),
         (["speed=1"], ["there is no key 'speed'", "--help"]),
         (["--speed"], ["arguments are key=value", "'--speed'", "--help"]),
     ],
@@ -315,6 +317,7 @@ def test_a_wrong_argument_gets_one_line_with_rule_value_and_way_out(arguments, w
     (tmp_path / "plain.yaml").write_text("backbone: [[-1, 1, Conv, [64, 3, 2]]]\nhead: [[[0], 1, Detect, [80]]]\n")
     (tmp_path / "broken.yaml").write_text("backbone: [")
     (tmp_path / "text.pt").write_text("this is no checkpoint")
+    (tmp_path / "folder.json").mkdir()
     files = set(tmp_path.rglob("*"))
     assert main(["benchmark", *arguments]) == 2
     error = capsys.readouterr().err
@@ -598,6 +601,22 @@ def test_operators_are_measured_without_the_published_code_too(small_shapes):
         assert set(entry) == {"shape", "memory_format", "candidates"}
         assert set(entry["candidates"]) == set(UPSAMPLERS) - {PUBLISHED, ADAPTED}
     assert told[-1] == ("operators, channels_last, 1x128x10x10: timing", 2, 2)
+
+
+def test_operators_are_measured_and_shown_where_the_published_code_does_not_run(small_shapes, monkeypatch):
+    monkeypatch.setattr(operators, "_beside_published", lambda times, outputs: {})
+    found = operators.measure_operators(settings(sizes=[10], reference=PUBLISHED_FILE), Reporter())
+    assert set(found) == {"shapes", "sweep"}
+    record = json.loads((ROOT / "results/speed.json").read_text())
+    del record["operator"]["onnxruntime"][0]["ours_over_published"]
+    assert "in ONNX Runtime, against the published code: " in speed_report.terminal(record)
+
+
+def test_on_windows_the_peak_of_memory_is_the_systems_own(monkeypatch):
+    memory = SimpleNamespace(peak_wset=3 * 2**20)
+    monkeypatch.setattr("psutil.Process", lambda: SimpleNamespace(memory_info=lambda: memory))
+    monkeypatch.setattr("sys.platform", "win32")
+    assert model_cost.peak_memory(torch.device("cpu")) == 3
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -2,15 +2,20 @@
 `key=value` arguments and refuses others before it begins.
 """
 
+import importlib
+import os
+import subprocess
 import sysconfig
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import run
+from tests.conftest import clean_environ, run
 from yolov10_dysample import __version__
 from yolov10_dysample.commands.keys import Command, Key, UsageError, flag, number, one_of, several, whole
 from yolov10_dysample.commands.main import COMMANDS, main
+
+main_module = importlib.import_module("yolov10_dysample.commands.main")
 
 
 def test_it_is_installed_as_a_command_and_as_a_module(python, tmp_path):
@@ -55,6 +60,32 @@ def test_the_command_line_loads_neither_torch_nor_ultralytics(python, tmp_path):
         "[main([name, '--help']) for name in COMMANDS]; print({'torch', 'ultralytics', 'numpy'} & {*sys.modules})"
     )
     assert run(python, "-c", code, cwd=tmp_path).endswith("\nset()\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["compare", "--help"]], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_no_failure(words, unbuffered, python, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [python, "-m", "yolov10_dysample", *words]
+    env = clean_environ() | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, cwd=tmp_path, env=env, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_without_an_arrow_shows_the_rest(python, tmp_path):
+    code = "from yolov10_dysample.commands import main; main._status = lambda words: print('1 → 2'); main.main([])"
+    assert run(python, "-c", code, cwd=tmp_path, env={"PYTHONIOENCODING": "cp1252"}) == "1 ? 2\n"
+
+
+def test_a_library_that_cannot_be_imported_is_one_line(monkeypatch, capfd):
+    def run_it(values):
+        raise ImportError("libtorch_cpu.so: cannot open shared object file")
+
+    monkeypatch.setattr(main_module, "_load", lambda name: Command(name, "", "", (), "", run_it))
+    assert main(["plot"]) == 2
+    assert capfd.readouterr() == ("", "yolov10-dysample plot: libtorch_cpu.so: cannot open shared object file\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -25,9 +25,10 @@ from scipy import stats
 from scripts import where_it_wins
 from tests.conftest import ROOT, clean_environ, run
 from tests.documents import documented
+from yolov10_dysample.commands import compare as compare_command
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.model_files import find_stock
-from yolov10_dysample.study import checks, compare_report, comparison, scoring
+from yolov10_dysample.study import checks, compare_report, comparison, schedule, scoring
 from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, upsampling_rows, with_arm
 from yolov10_dysample.study.compare_report import draw_report
 from yolov10_dysample.study.guidance import set_guidance
@@ -450,7 +451,9 @@ def test_records_that_are_no_pairs_are_not_reported(folder):
 
 
 def test_the_report_and_its_plot_show_every_arm(folder):
+    append_line(folder / "records.jsonl", record(0.5, 9, "nearest", machine={"cpu": "Another CPU"}))
     text = compare_report.report(folder)
+    assert "Another CPU, CPU;" in text
     assert "| dysample | 5 | 0.370 ± 0.047 | **+0.030 [+0.010, +0.050]**, p = 0.062 |" in text
     assert draw_report(load(folder)).startswith(b"\x89PNG")
 
@@ -494,6 +497,7 @@ WORDS = [
     (["data=d.yaml", "arms=dysample:rows=12"], "row 12 of yolov10n.yaml is Concat, not nn.Upsample"),
     (["data=d.yaml", "seeds=4-1"], "seeds must be whole numbers or ranges"),
     (["data=d.yaml", "device=7"], "device must be cpu, or indices of this machine's"),
+    (["data=d.yaml", "arms=dysample:rows=11:rows=14"], "arms must have every setting once, got 'dysample:rows=11:r"),
     (["data=d.yaml", "shard=3/2"], "shard must be a part and how many there are, such as 1/4 to 4/4, got '3/2'"),
     (["data=d.yaml", "seeds=0", "arms=nearest", "shard=2/2"], "shard must be one of as many parts as there are runs"),
     (["data=d.yaml", "ray=127.0.0.1:1", "device=cpu"], "ray must be the address of a running cluster, or auto on one"),
@@ -535,6 +539,12 @@ def test_bad_input_gets_one_line_and_writes_nothing(words, says, digits, tmp_pat
     (tmp_path / "a-file").touch()
     words = [f"data={digits}" if word == "data=d.yaml" else word for word in words]
     assert says in refused(words, tmp_path, monkeypatch, capsys)
+
+
+def test_runs_on_a_cpu_and_on_a_gpu_are_no_pairs(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    says = "device must be cpu or GPUs, so that all runs are alike, got cpu,0"
+    assert says in refused([f"data={digits}", "device=cpu,0"], tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("module", ["faster_coco_eval", "filelock", "scipy"])
@@ -685,6 +695,32 @@ def test_a_run_that_fails_does_not_stop_the_others_and_is_all_that_is_tried_agai
     assert carry_out_all(runs, again, Reporter()) == []
     assert again.started == [("nearest", 1), ("dysample", 1)]
     assert "6 runs, 4 of them finished before" in capsys.readouterr().err
+
+
+def test_a_run_imports_nothing_from_the_current_folder(tmp_path):
+    for name in ("json", "filelock", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('from the current folder')")
+    output = run(sys.executable, "-c", schedule.PROCESS, "{}", cwd=tmp_path, ok=False)
+    assert "from the current folder" not in output
+    assert "missing 9 required positional arguments: 'arm'" in output
+
+
+def test_epochs_that_were_seen_stay_counted_when_the_bars_of_the_next_push_them_out_of_sight(tmp_path, monkeypatch):
+    monkeypatch.setattr(schedule.subprocess, "Popen", lambda *arguments, **options: None)
+    workers, one = schedule.LocalWorkers(["cpu"], 1), a_run(tmp_path)
+    workers.start(one)
+    one.log.write_text(f"{comparison.EPOCH_MARK} 3 20 0.1\n")
+    assert workers.running() == [(one, 3)]
+    one.log.write_text(one.log.read_text() + "3/13\r" * 10_000)
+    assert workers.running() == [(one, 3)]
+
+
+def test_latency_of_runs_on_gpus_is_not_measured_where_there_is_none_and_the_report_is_written(folder, capsys):
+    runs = [a_run(folder, arm)._replace(device="0") for arm in ("nearest", "dysample")]
+    about = comparison.Comparison("yolov10n.yaml", "d.yaml", {"epochs": 2, "imgsz": 64}, None, None)
+    compare_command.measure_latency(folder, runs, about, Reporter())
+    assert "latency is not measured: the runs had a GPU, and this machine has none" in capsys.readouterr().err
+    assert comparison.known_of(folder).latency is None
 
 
 def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(folder, digits, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ prints, what it writes, and how it ends.
 import copy
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -425,12 +426,12 @@ BAD_ARGUMENTS = [
     (["model=done.yaml"], "there is no nn.Upsample row, and DySample already in row 2"),
     ([MINE_YAML, "out=folder.yaml"], "folder.yaml is a folder"),
     ([MINE_YAML, "out=folder.yaml", "force=True"], "folder.yaml is a folder"),
-    ([MINE_YAML, "out=none/out.yaml"], "none/out.yaml cannot be written: there is no folder"),
+    ([MINE_YAML, "out=none/out.yaml"], f"{Path('none/out.yaml')} cannot be written: there is no folder"),
     ([MINE_YAML, "out=mine.yaml/out.yaml"], "out.yaml cannot be written: there is no folder"),
     ([MINE_YAML, "out=mine.yaml"], "mine.yaml exists; write it again with force=True"),
     ([MINE_YAML, "out=out.txt"], "out.txt must end in .yaml"),
-    ([MINE_YAML, "out=/proc/out.yaml"], "/proc/out.yaml"),
-    ([MINE_YAML, "out=" + "x" * 300 + ".yaml"], "File name too long"),
+    *([([MINE_YAML, "out=/proc/out.yaml"], "/proc/out.yaml")] if sys.platform == "linux" else []),
+    *([([MINE_YAML, f"out={'x' * 300}.yaml"], "File name too long")] if os.name == "posix" else []),
     ([MINE_YAML, "out=nul\0l.yaml"], "null"),
     # The form of version 0.1.0
     (

@@ -283,7 +283,7 @@ def damage(file: Path, how: str) -> None:
     if how == "removed":
         file.unlink()
     else:
-        file.write_bytes(b"")
+        file.write_bytes(file.read_bytes().rpartition(b",sha256=")[0] if how == "cut short" else b"")
 
 
 def installed_files(site: Path) -> dict[str, Path]:
@@ -407,6 +407,7 @@ def test_it_says_what_else_a_missing_file_stops(name, where, request, tmp_path):
     [
         ("RECORD", "removed"),
         ("RECORD", "emptied"),
+        ("RECORD", "cut short"),
         ("METADATA", "removed"),
         ("entry_points.txt", "emptied"),
         ("../_yolov10_dysample_autoload.py", "removed"),
@@ -423,6 +424,18 @@ def test_the_command_that_it_names_mends_it(name, how, stub_environment, wheel, 
     except BaseException:
         stub_environment.pip("install", "--ignore-installed", "--no-deps", "--no-index", wheel)
         raise
+
+
+def test_a_list_of_files_that_is_cut_short_is_named(stubbed, stub_environment):
+    (record,) = stub_environment.site.glob("yolov10_dysample-*.dist-info/RECORD")
+    content = record.read_bytes()
+    damage(record, "cut short")
+    try:
+        output = stubbed(ok=False)
+    finally:
+        record.write_bytes(content)
+    assert f"problem: damaged: RECORD is cut off: {REINSTALL} (in a clone" in output
+    assert output.endswith("not healthy: 1 problem\n")
 
 
 def test_a_file_that_somebody_changed_is_a_warning(stubbed, stub_environment):

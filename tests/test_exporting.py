@@ -75,6 +75,15 @@ def test_a_format_gets_its_own_form_unless_the_switch_says_another(switch, forms
         assert exporter.model[0].traced_form == form
 
 
+@pytest.mark.parametrize("written", ["TensorRT", "trt", "ENGINE", "OpenVINO", "Paddle"])
+def test_a_format_gets_its_form_by_whichever_name_it_is_written(written, monkeypatch):
+    monkeypatch.delenv(SAMPLING_SWITCH, raising=False)
+    exporter = Exporter(format=written)
+    exporter.model = nn.Sequential(DySample(8))
+    on_export_start(exporter)
+    assert exporter.model[0].traced_form.endswith("gather")
+
+
 def test_a_sampling_that_is_not_there_is_refused_with_those_that_are(monkeypatch):
     monkeypatch.setenv(SAMPLING_SWITCH, "gathers")
     exporter = Exporter()

@@ -9,6 +9,8 @@ import itertools
 import os
 import re
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -435,7 +437,7 @@ BAD_ARGUMENTS = [
     ([*GOOD, "conf=high"], "conf must be a number from 0 to 1, got 'high'"),
     ([*GOOD, "out=image.png"], "out must be a folder, but image.png is a file"),
     ([*GOOD, "out=image.png/a/b"], "out must be a folder, but image.png is a file"),
-    ([*GOOD, "out=/proc/pictures"], "/proc/pictures"),
+    *([([*GOOD, "out=/proc/pictures"], "/proc/pictures")] if sys.platform == "linux" else []),
 ]
 
 
@@ -482,7 +484,7 @@ def test_the_command_draws_into_the_next_free_folder_and_nowhere_else(wheel_envi
     command = f"yolov10-dysample plot {' '.join(GOOD)} other=stock.pt"
     for name, shell in (("plot", wheel_environment.shell), ("plot2", warm_shell)):
         *files, figures = shell(command, cwd=folder).splitlines()
-        assert files == [f"runs/dysample/{name}/{file}.png" for file in ("offsets-layer2", "predictions")]
+        assert files == [str(Path(f"runs/dysample/{name}/{file}.png")) for file in ("offsets-layer2", "predictions")]
         assert re.fullmatch(
             r"layer 2: offsets in pixels of its input: mean \S+, p99 \S+, largest \S+, spread \S+", figures
         )

@@ -64,7 +64,9 @@ class DySampleFinder:
             return None
         self._thread.is_searching = True  # a finder of another plugin may ask all finders in its turn, us among them
         try:
-            specs = (finder.find_spec(name, path, target) for finder in list(sys.meta_path) if finder is not self)
+            # Python passes over finders without find_spec(), which are older than Python 3.4.
+            others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+            specs = (finder.find_spec(name, path, target) for finder in others)
             spec = next((spec for spec in specs if spec is not None), None)
         finally:
             self._thread.is_searching = False

@@ -36,6 +36,8 @@ TRACED_FORMS_BY_FORMAT = {
     "coreai": "gather",
     "paddle": "x2paddle_gather",
 }
+#: Other names of a format: older releases of Ultralytics leave what the user wrote in the exporter's arguments.
+_ALIASES = {"tensorrt": "engine", "trt": "engine"}
 #: The switch for who knows better.
 SAMPLING_SWITCH = "YOLOV10_DYSAMPLE_SAMPLING"
 SAMPLINGS = ("auto", "gather", "grid_sample")
@@ -52,7 +54,7 @@ class Exporter(Protocol):
 
 def on_export_start(exporter: Exporter) -> None:
     """Prepare the model of an export, now or as soon as the exporter has it."""
-    if exporter.args.format.lower() == "mnn":
+    if _format(exporter) == "mnn":
         _leave_out_mnn_log()
     if hasattr(exporter, "model"):
         _prepare_export(exporter, OPSETS[0] + 1)  # Ultralytics' own choice has been 20 in some releases
@@ -91,6 +93,11 @@ def _leave_out_mnn_log() -> None:
     sys.modules.setdefault("MNN.tools.utils.log", None)  # type: ignore[arg-type]
 
 
+def _format(exporter: Exporter) -> str:
+    written = exporter.args.format.lower()
+    return _ALIASES.get(written, written)
+
+
 def traced_form(export_format: str) -> str:
     """How the layers of an exported model sample: as suits the format, or as ``YOLOV10_DYSAMPLE_SAMPLING`` says.
 
@@ -114,12 +121,12 @@ def _prepare_export(exporter: Exporter, default_opset: int) -> None:
     layers = [layer for layer in exporter.model.modules() if isinstance(layer, DySample)]
     if not layers:
         return
-    form = traced_form(exporter.args.format)
+    form = traced_form(_format(exporter))
     if not form.endswith("gather"):
         _check_grid_sample(exporter.args)
     if exporter.args.opset is None:
         exporter.args.opset = default_opset
-    if form == "grid_sample" and exporter.args.format == "onnx":
+    if form == "grid_sample" and _format(exporter) == "onnx":
         _logger.info(
             f"DySample samples by GridSample here, which ONNX Runtime is fastest with. TensorRT 10.14 to 11.1 compute "
             f"it wrongly (NVIDIA/TensorRT#4813): for an engine use format=engine, or set {SAMPLING_SWITCH}=gather"

@@ -67,14 +67,25 @@ def _run(values: dict[str, Any]) -> int:
                 f"in {twins.head}; add skip=train"
             )
         out = values["out"] or Path("runs/benchmark", f"{twins.name}.json")
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"out must be in a folder that can be made, got {str(out)!r}: {error}") from None
+        _check_out(out)
         with Reporter() as report:
             record = _measured(values, twins, report)
-    _write(record, out)
+    try:
+        _write(record, out)
+    except OSError as error:
+        raise UsageError(f"what is shown above could not be written: {error}") from None
     return 0
+
+
+def _check_out(out: Path) -> None:
+    """See whether a record can be written, before half an hour of measuring."""
+    if out.is_dir():
+        raise UsageError(f"out must be a file, got {str(out)!r}, which is a folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise UsageError(f"out must be in a folder that can be made and written, got {str(out)!r}: {error}") from None
 
 
 def _measured(values: dict[str, Any], twins: Any, report: Any) -> dict[str, Any]:
@@ -118,13 +129,13 @@ def _write(record: dict[str, Any], out: Path) -> None:
     from yolov10_dysample.study.speed_plot import draw
     from yolov10_dysample.study.speed_report import terminal
 
+    print(terminal(record))
     write_json(out, record)
     png = draw(record)
     files = [out]
     if png:
         files.append(out.with_suffix(".png"))
         write_whole(files[-1], png)
-    print(terminal(record))
     print(f"\n{', '.join(map(str, files))}")
 
 

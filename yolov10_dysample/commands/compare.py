@@ -128,7 +128,7 @@ def _run(values: dict[str, Any]) -> int:
                 report(f"{len(failed)} runs failed; the same command tries what is missing again")
                 return 1
             if not values["shard"]:
-                _measure_latency(out, runs, comparison, report)
+                measure_latency(out, runs, comparison, report)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -221,13 +221,17 @@ def _places(values: dict[str, Any], runs: int) -> tuple[str, int, int]:
         threads = max(1, min(sum(cluster.cores) // parallel, *cluster.cores))
         return ("0" if on_gpu else "cpu"), parallel, (1 if on_gpu else threads)
     devices = values["device"] or ["0" if torch.cuda.is_available() else "cpu"]
+    if "cpu" in devices and len(devices) > 1:
+        raise ValueError(f"device must be cpu or GPUs, so that all runs are alike, got {','.join(devices)}")
     cores = os.cpu_count() or 1
     parallel = min(values["parallel"] or (cores if devices == ["cpu"] else len(devices)), runs)
     return devices[0], parallel, max(1, cores // parallel)
 
 
-def _measure_latency(out: Path, runs: list[Run], comparison: Comparison, report: Reporter) -> None:
+def measure_latency(out: Path, runs: list[Run], comparison: Comparison, report: Reporter) -> None:
     """Measure the latency of the arms, unless that of all of them is on record."""
+    import torch
+
     from yolov10_dysample.study.arms import NEAREST
     from yolov10_dysample.study.comparison import known_of
     from yolov10_dysample.study.json_files import append_line
@@ -238,6 +242,10 @@ def _measure_latency(out: Path, runs: list[Run], comparison: Comparison, report:
     measured = known_of(out).latency
     if measured and set(arms) <= set(measured["arms"]):
         return
+    device = runs[0].device
+    if device != "cpu" and int(device) >= torch.cuda.device_count():
+        report("latency is not measured: the runs had a GPU, and this machine has none")
+        return
     missing = [name for name in arms if name not in weights]
     if missing:
         report(f"latency is not measured: {out / 'weights'} has no weights of {', '.join(missing)}")
@@ -245,7 +253,7 @@ def _measure_latency(out: Path, runs: list[Run], comparison: Comparison, report:
     found = measure_latency(
         {name: weights[name] for name in arms},
         comparison.settings["imgsz"],
-        runs[0].device,
+        device,
         lambda done, rounds: report("rounds of timing", done, rounds),
     )
     append_line(runs[0].records, {"latency": found})

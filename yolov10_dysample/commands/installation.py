@@ -85,7 +85,11 @@ def _damage(distribution: metadata.Distribution) -> Iterator[Damage]:
     if not record:
         yield Damage("RECORD", "is missing" if record is None else "is empty")
         return
-    for file, digest, size in csv.reader(record.splitlines()):
+    rows = list(csv.reader(record.splitlines()))
+    whole = [row for row in rows if len(row) == len(("file", "digest", "size"))]
+    if whole != rows:
+        yield Damage("RECORD", "is cut off")
+    for file, digest, size in whole:
         if not digest:  # byte code, which Python writes again, and RECORD itself
             continue
         path = Path(str(distribution.locate_file(file)))
@@ -107,5 +111,7 @@ def _is_code(file: str) -> bool:
 
 def _matches(content: bytes, digest: str) -> bool:
     algorithm, _, expected = digest.partition("=")
+    if algorithm not in hashlib.algorithms_available:
+        return False
     found = base64.urlsafe_b64encode(hashlib.new(algorithm, content).digest())
     return found.decode().rstrip("=") == expected

@@ -122,7 +122,7 @@ class Command:
 
     def help(self) -> str:
         """What ``--help`` prints."""
-        usage = f"usage: {PROGRAM} {' '.join([self.name, *self._required(), *['[key=value ...]'][: len(self.keys)]])}"
+        usage = f"usage: {' '.join([PROGRAM, self.name, *self._required()])}{' [key=value ...]' if self.keys else ''}"
         width = max((len(key.name) for key in self.keys), default=0) + 2
         layout: dict[str, Any] = {"width": 118, "subsequent_indent": " " * (width + 2), "break_on_hyphens": False}
         wrapped = [textwrap.fill(f"  {key.name:{width}}{key.help}", **layout) for key in self.keys]

@@ -29,7 +29,22 @@ def main(arguments: list[str] | None = None) -> int:
         >>> main(["convert", "model=yolov10n.yaml", "rows=12"])
         2
     """
-    name, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if hasattr(sys.stdout, "reconfigure"):  # not every encoding of a Windows terminal has an arrow
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        status = _status(sys.argv[1:] if arguments is None else arguments)
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _status(arguments: list[str]) -> int:
+    name, *words = arguments or ["--help"]
     if name in ("-h", "--help", "help"):
         print(_overview())
         return 0
@@ -52,13 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _refused(f" {name}", f"{error} (see {PROGRAM} {name} --help)")
     try:
         return command.run(values)
-    except UsageError as error:
+    except (UsageError, ImportError) as error:  # of a torch or an Ultralytics that is broken, say
         return _refused(f" {name}", str(error))
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
 
 
 def _load(name: str) -> Command:

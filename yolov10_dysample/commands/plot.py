@@ -23,7 +23,7 @@ FOLDER = Path("runs/dysample/plot")
 def _run(values: dict[str, Any]) -> int:
     try:
         fields, files = _plotted(**values)
-    except (ImportError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(str(error)) from None
     for file in files:
         print(file)

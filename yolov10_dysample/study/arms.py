@@ -78,6 +78,9 @@ def parse_arm(text: str) -> Arm:
     kind, *options = text.split(":")
     if kind not in KINDS:
         raise ValueError(f"must be some of {', '.join(KINDS)}, got {kind!r}")
+    names = [option.partition("=")[0] for option in options]
+    if len(set(names)) < len(names):
+        raise ValueError(f"must have every setting once, got {text!r}")
     layer: dict[str, Any] = dict(VARIANTS.get(kind, {}))
     for option in options:
         name, _, value = option.partition("=")

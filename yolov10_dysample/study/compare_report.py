@@ -266,9 +266,10 @@ def conditions(folders: Sequence[Path], records: Records) -> str:
     versions = {json.dumps({k: run["versions"][k] for k in ("python", "torch", "ultralytics")}) for run in runs}
     stated = "; ".join(", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in sorted(versions))
     revisions = ", ".join(sorted({run["revision"] for run in runs}))
+    machines = ", ".join(sorted({run["machine"]["cpu"] for run in runs}))
     return (
         f"{on}, {start}, `{settings}`: {len(runs)} runs of {minutes:.1f} minutes (median), "
-        f"{min(run['date'] for run in runs)[:10]}, {runs[0]['machine']['cpu']}; {stated}; revision {revisions}."
+        f"{min(run['date'] for run in runs)[:10]}, {machines}; {stated}; revision {revisions}."
     )
 
 

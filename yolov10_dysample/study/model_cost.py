@@ -86,11 +86,15 @@ def peak_memory(device: torch.device) -> float:
     """Peak memory of this process so far, in MiB: of everything on a CPU, of tensors on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
     status = Path("/proc/self/status")
     if status.is_file():  # Linux, where ru_maxrss of a process starts at the peak of the one that started it
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
-    import resource  # not on Windows
+    import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -205,12 +205,16 @@ def measure_operators(settings: Settings, tell: Tell) -> dict[str, Any]:
     sweep = [
         time_upsamplers((1, SWEEP_CHANNELS, size, size), "channels_last", settings, tell) for size in settings.sizes
     ]
-    if not settings.reference:
-        return {"shapes": shapes, "sweep": sweep}
     ratios = {
-        layout: [e["ours_over_published"]["median"] for e in shapes if e["memory_format"] == layout]
+        layout: [
+            e["ours_over_published"]["median"]
+            for e in shapes
+            if e["memory_format"] == layout and "ours_over_published" in e
+        ]
         for layout in MEMORY_FORMATS
     }
+    if not all(ratios.values()):  # the published code was not given, or does not run
+        return {"shapes": shapes, "sweep": sweep}
     means = {layout: rounded(geometric_mean(values)) for layout, values in ratios.items()}
     return {"shapes": shapes, "ours_over_published": means, "sweep": sweep}
 

@@ -1,8 +1,7 @@
 """Carries out the runs of a comparison, some at a time, and tells how far they are.
 
-Where runs are carried out is behind :class:`Workers`: here on this machine, each in a process of its own, which is
-``python -m yolov10_dysample.study.schedule RUN`` with a :class:`Run` as JSON. It must never repeat a run that was
-finished, nor stop the others because one failed.
+Where runs are carried out is behind :class:`Workers`: here on this machine, each in a process of its own, which gets
+a :class:`Run` as JSON. It must never repeat a run that was finished, nor stop the others because one failed.
 """
 
 from __future__ import annotations
@@ -26,6 +25,14 @@ __all__ = ["LocalWorkers", "Workers", "carry_out", "carry_out_all"]
 ALL_RUNS = "epochs of all runs"
 #: Seconds that a process that was told to stop has to do so.
 PATIENCE = 10
+#: The process of a run. As for `yolo`, a folder that happens to be the current one is no place to import from.
+PROCESS = """
+import sys
+sys.path[:] = [entry for entry in sys.path if entry]
+import json
+from yolov10_dysample.study.schedule import Run, carry_out
+carry_out(Run(**json.loads(sys.argv[1])))
+"""
 
 
 def carry_out(run: Run) -> None:
@@ -78,6 +85,7 @@ class LocalWorkers:
     def __init__(self, devices: Sequence[str], parallel: int) -> None:
         self._devices = devices
         self._places: dict[int, _Busy | None] = dict.fromkeys(range(parallel))
+        self._epochs: dict[str, int] = {}  # of each run, as far as they were seen
 
     def is_free(self) -> bool:
         return None in self._places.values()
@@ -86,17 +94,16 @@ class LocalWorkers:
         place = next(place for place, busy in self._places.items() if busy is None)
         run = run._replace(device=self._devices[place % len(self._devices)])
         run.log.parent.mkdir(parents=True, exist_ok=True)
-        # As for `yolo`, a folder that happens to be the current one is no place to import from.
-        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-        command = [sys.executable, "-m", "yolov10_dysample.study.schedule", json.dumps(run._asdict())]
+        command = [sys.executable, "-c", PROCESS, json.dumps(run._asdict())]
         with run.log.open("w", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-            )
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
         self._places[place] = _Busy(run, process)
 
     def running(self) -> list[tuple[Run, int]]:
-        return [(busy.run, _epochs_done(busy.run)) for busy in self._places.values() if busy]
+        runs = [busy.run for busy in self._places.values() if busy]
+        for run in runs:  # the bars of older releases of Ultralytics push the last epoch out of the log's end
+            self._epochs[run.title] = max(self._epochs.get(run.title, 0), _epochs_done(run))
+        return [(run, self._epochs[run.title]) for run in runs]
 
     def ended(self) -> list[tuple[Run, str]]:
         time.sleep(0.5)
@@ -169,7 +176,3 @@ def _log_lines(run: Run) -> list[str]:
         stream.seek(0, os.SEEK_END)
         stream.seek(max(0, stream.tell() - 20_000))
         return stream.read().decode(errors="replace").splitlines()
-
-
-if __name__ == "__main__":
-    carry_out(Run(**json.loads(sys.argv[1])))

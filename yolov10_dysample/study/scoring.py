@@ -149,7 +149,7 @@ def predictions(model: Any, run: Run, truth: GroundTruth) -> list[dict[str, Any]
     found: list[dict[str, Any]] = []
 
     def keep(validator: Any) -> None:
-        # Ultralytics counts from 1, but for COCO, where its class map leaves out the ids that COCO leaves out.
+        # Ultralytics counts from 1, or 0 in older releases, and for COCO leaves out the ids that COCO leaves out.
         categories = {written: category for category, written in enumerate(validator.class_map)}
         for box in validator.jdict:
             ids = {"image_id": truth.image_ids[str(box["image_id"])], "category_id": categories[box["category_id"]]}
