@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "compat"
 
 PARAMETERS = 2_787_872  # of yolov10n-dysample with 80 classes
-RUNTIME = ("pytest>=8", "filelock>=3", "onnx", "onnxruntime", "onnxslim")
+#: What the checks need beside the package: their tests, the data set of some, and an export and its runtime.
+RUNTIME = ("pytest>=8", "filelock>=3", "scikit-learn>=1.4", "onnx", "onnxruntime", "onnxslim")
 OLDEST_HOST = ("ultralytics==8.3.0", "onnxslim==0.1.34")  # which it would install by itself, in place of a newer one
 OLDEST_TORCH = ("torch==2.5.0", "torchvision==0.20.0")
 NEWEST_TORCH = ("torch", "torchvision")

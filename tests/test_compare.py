@@ -655,6 +655,14 @@ def test_a_report_is_written_again_from_records_alone(folder, capsys):
     assert (folder / "report.png").is_file()
 
 
+def test_no_report_is_written_if_one_of_several_cannot_be(both_directions, capsys):
+    first, second = both_directions
+    append_line(second / "records.jsonl", record(0.4, 2, "bilinear", data="other"))
+    assert main(["compare", f"report={first},{second}"]) == 2
+    assert "must start alike and see the same data" in capsys.readouterr().err
+    assert not list(first.glob("report.*"))
+
+
 class OneAtATime:
     """Workers that train nothing: a run of the given seeds fails, another is recorded at once."""
 

@@ -150,7 +150,7 @@ def _workers(values: dict[str, Any], device: str, parallel: int) -> tuple[Worker
 
 
 def _report(values: dict[str, Any]) -> int:
-    from yolov10_dysample.study.compare_report import pooled_report, write_report
+    from yolov10_dysample.study.compare_report import pooled_report, report, write_report
     from yolov10_dysample.study.comparison import by_comparison
 
     others = [key.name for key in KEYS if key.name != "report" and values[key.name] != key.default]
@@ -160,6 +160,8 @@ def _report(values: dict[str, Any]) -> int:
         comparisons = by_comparison(values["report"])
     except ValueError as error:
         raise ValueError(f"report {error}") from None
+    for folders in comparisons:  # what cannot be reported stops it before anything is written
+        report(*folders)
     for folders in comparisons:
         print(write_report(*folders))
     if len(comparisons) > 1:
