@@ -9,7 +9,6 @@ from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.tables import Table, between, markdown
 
 DOCUMENT = Path("docs/export.md")
-BEGIN, END = "<!-- precision:begin -->", "<!-- precision:end -->"
 
 #: What ``quantize=`` makes of a file, in words.
 PRECISION_NAMES = {
@@ -30,16 +29,13 @@ def section(record: dict[str, Any]) -> str:
     """The tables, and what must be known to read them."""
     settings = record["settings"]
     boxes = next(iter(next(iter(record["formats"].values()))["precisions"].values()))["stock"]["boxes"]
-    return "\n".join(
+    return "\n\n".join(
         [
-            "",
             f"YOLOv10n of COCO at {settings['imgsz']} px, on {settings['images']} photographs and parts of photographs "
             f"in which stock finds {boxes} boxes. Each export against its own float32 export in the same runtime: mean "
             f"IoU of boxes that match (of one class, with an IoU of {settings['same_box']:g} or more), mean difference "
             "of their confidence, and boxes without a match, to each hundred.",
-            "",
             markdown(precision_table(record)),
-            "",
             '*DySample*: swapped with `init="nearest"`; *with offsets*: the same with offsets of '
             f"{settings['offsets']:g} px. Static int8 is calibrated with photographs, the same for all: the mean of "
             f"{settings['calibrations']} sets of {settings['calibration_images']}, one for LiteRT. *Against stock*: "
@@ -48,15 +44,12 @@ def section(record: dict[str, Any]) -> str:
             "shown, which does not show that there is none. OpenVINO computes in float32 "
             f"here, but in its first row. {_versions(record)}; {record['machine']['cpu']}; "
             "`python -m scripts.precision`.",
-            "",
             "**An engine that computes all in float16, simulated and not run.** In the ONNX graph of the whole model "
             f"(COCO's weights, offsets of {settings['offsets']:g} px) every number is rounded to float16, constants "
             "and the result of each node, and ONNX Runtime runs it without optimisation. Counted is how far a layer "
             "samples from where float64 puts the places, for the map that reached the layer. An engine may fuse nodes "
             "and round less; within `GridSample` it may round more.",
-            "",
             markdown(engine_table(record)),
-            "",
         ]
     )
 
@@ -120,7 +113,7 @@ def engine_table(record: dict[str, Any]) -> Table:
 
 def with_section(document: str, record: dict[str, Any]) -> str:
     """The document with the record's tables between its markers."""
-    return between(document, BEGIN, END, section(record))
+    return between(document, "precision", section(record))
 
 
 def write_docs(record: dict[str, Any]) -> None:

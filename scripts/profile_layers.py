@@ -30,7 +30,6 @@ from yolov10_dysample.study.statistics import rounded
 from yolov10_dysample.study.tables import between, markdown
 
 RECORD, DOCUMENT = Path("results/profile.json"), Path("docs/speed.md")
-BEGIN, END = "<!-- profile:begin -->", "<!-- profile:end -->"
 RUNS, WARMUP = 60, 10
 #: Operators with less of their layers' time are left out of the table.
 LEAST_SHARE = 0.05
@@ -133,24 +132,20 @@ def section(record: dict[str, Any]) -> str:
             if spent >= LEAST_SHARE * ours["upsampling"]
         ]
         rows.append([PRINTED[name], f"{found[STOCK]['upsampling']:.2f}", f"{ours['upsampling']:.2f}", ", ".join(parts)])
-    return "\n".join(
+    return "\n\n".join(
         [
-            "",
             f"What the layers' time goes to, by the runtimes' own profilers: `yolov10n` at {settings['imgsz']} px, "
             f"medians of {settings['runs']} runs, {settings['threads']} threads. A profiled run is slower than others.",
-            "",
             markdown(rows),
-            "",
             f"`python -m scripts.profile_layers` ([record](../results/profile.json)): {record['date'][:10]}, revision "
             f"{record['revision']}, {record['machine']['cpu']}; onnxruntime {versions['onnxruntime']}, openvino "
             f"{versions['openvino']}.",
-            "",
         ]
     )
 
 
 def with_section(document: str, record: dict[str, Any]) -> str:
-    return between(document, BEGIN, END, section(record))
+    return between(document, "profile", section(record))
 
 
 def main() -> None:

@@ -17,8 +17,6 @@ from yolov10_dysample.study.speed_plot import draw
 from yolov10_dysample.study.speed_report import PRINTED, terminal, with_gpu_section, with_section, with_summary
 from yolov10_dysample.study.tables import between, markdown
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-
 
 def ratios(record: dict[str, Any]) -> dict[str, float]:
     """The medians of a full record that tell most, by what they are of: in all but the last, DySample / stock."""
@@ -48,7 +46,7 @@ def with_runs(document: str, record: dict[str, Any]) -> str:
         f"The whole benchmark {len(runs)} times, one after the other; each number is the median of a run's rounds "
         f"([record](../results/bench.json), {record['date'][:10]}, revision {record['revision']})."
     )
-    return between(document, BEGIN, END, f"\n{text}\n\n{markdown(table)}\n")
+    return between(document, "bench", f"{text}\n\n{markdown(table)}")
 
 
 def _rewrite(document: Path, written: Callable[[str, Any], str], record: dict[str, Any] | None) -> None:

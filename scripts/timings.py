@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.speed_report import ratios
+from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.records import environment_record
 from yolov10_dysample.study.statistics import quartiles
 
@@ -146,7 +147,7 @@ def main() -> None:
     out = options.out or Path(f"results/{options.what}.json")
     record = measure(options.runs or runs)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(out, (json.dumps(record, indent=2) + "\n").encode())
     print(json.dumps(record, indent=2))
 
 

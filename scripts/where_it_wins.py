@@ -29,7 +29,6 @@ from yolov10_dysample.study.scoring import GroundTruth, ground_truth, prediction
 from yolov10_dysample.study.tables import Table, aligned, between, markdown
 
 RECORD, PICTURE, DOCUMENT = "where.json", "where.jpg", Path("docs/accuracy.md")
-BEGIN, END = "<!-- where:begin -->", "<!-- where:end -->"
 
 #: Images that are drawn of each kind, the least confidence of what is drawn in them, and the picture's width in pixels.
 DRAWN, CONFIDENCE, WIDTH = 2, 0.25, 1000
@@ -162,7 +161,7 @@ def table(record: dict[str, Any]) -> Table:
 def with_section(document: str, record: dict[str, Any], folder: str) -> str:
     """A document with the table and the picture of a record in ``folder``, as a link from there has it."""
     caption = f"Images where {record['arm']} finds more than {record['base']}, and less"
-    return between(document, BEGIN, END, f"\n{markdown(table(record))}\n\n![{caption}]({folder}/{PICTURE})\n")
+    return between(document, "where", f"{markdown(table(record))}\n\n![{caption}]({folder}/{PICTURE})")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "BEGIN",
-    "END",
     "TITLES",
     "draw_report",
     "every_report",
@@ -53,8 +51,6 @@ __all__ = [
     "write_report",
 ]
 
-BEGIN, END = "<!-- compare:begin -->", "<!-- compare:end -->"
-SUMMARY_BEGIN, SUMMARY_END = "<!-- accuracy-summary:begin -->", "<!-- accuracy-summary:end -->"
 #: The comparisons that the docs show, and what each is called there.
 TITLES = {
     "scratch": "Digits, trained from scratch",
@@ -321,7 +317,7 @@ def section(folders: Sequence[Path], target: Path) -> str:
             f"[With precision by object size]({Path(place).parent.as_posix()}/reports.md#{folder.name}), "
             f"[records]({place}/{RECORDS}).\n",
         ]
-    return "\n".join([BEGIN, *parts, END])
+    return "\n".join(parts)
 
 
 def every_report(folders: Sequence[Path]) -> str:
@@ -417,15 +413,15 @@ def main() -> None:
     parser.add_argument("--whole-into", type=Path, help="write the whole reports as this document")
     options = parser.parse_args()
     if options.into:
-        text = section(options.folders, options.into)
         document = options.into.read_text(encoding="utf-8")
-        write_whole(options.into, between(document, BEGIN, END, text.removeprefix(BEGIN).removesuffix(END)).encode())
+        text = between(document, "compare", section(options.folders, options.into))
+        write_whole(options.into, text.encode())
         for folder in options.folders:
             write_whole(folder / "report.png", draw_report(load(folder)))
     if options.summary_into:
         document = options.summary_into.read_text(encoding="utf-8")
-        text = f"\n{summary(options.folders)}\n"
-        write_whole(options.summary_into, between(document, SUMMARY_BEGIN, SUMMARY_END, text).encode())
+        text = between(document, "accuracy-summary", summary(options.folders))
+        write_whole(options.summary_into, text.encode())
     if options.whole_into:
         write_whole(options.whole_into, every_report(options.folders).encode())
 

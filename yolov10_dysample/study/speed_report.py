@@ -12,8 +12,6 @@ from yolov10_dysample.study.settings import ADAPTED, COMPILE, OURS, PUBLISHED, S
 from yolov10_dysample.study.tables import Table, aligned, between, markdown
 
 __all__ = [
-    "BEGIN",
-    "END",
     "PRINTED",
     "costs_table",
     "gpu_section",
@@ -27,9 +25,6 @@ __all__ = [
     "with_summary",
 ]
 
-BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
-GPU_BEGIN, GPU_END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
-SUMMARY_BEGIN, SUMMARY_END = "<!-- speed-summary:begin -->", "<!-- speed-summary:end -->"
 #: The runtimes that a summary names.
 SUMMARISED = ("torch", "onnx", "openvino", "ncnn", "mnn")
 
@@ -135,7 +130,7 @@ def _other_sampling(record: dict[str, Any]) -> list[str]:
 
 def with_section(document: str, record: dict[str, Any]) -> str:
     """A document with the record's section between its markers."""
-    return between(document, BEGIN, END, f"\n{section(record, '../results/speed.png', '../results/speed.json')}\n")
+    return between(document, "speed", section(record, "../results/speed.png", "../results/speed.json"))
 
 
 def summary(record: dict[str, Any]) -> str:
@@ -157,7 +152,7 @@ def summary(record: dict[str, Any]) -> str:
 
 def with_summary(document: str, record: dict[str, Any]) -> str:
     """A document with the record's summary between its markers."""
-    return between(document, SUMMARY_BEGIN, SUMMARY_END, f"\n{summary(record)}\n")
+    return between(document, "speed-summary", summary(record))
 
 
 def gpu_section(record: dict[str, Any] | None) -> str:
@@ -182,7 +177,7 @@ def gpu_section(record: dict[str, Any] | None) -> str:
 
 def with_gpu_section(document: str, record: dict[str, Any] | None) -> str:
     """A document with a record of ``make gpu``, or that there is none, between its markers."""
-    return between(document, GPU_BEGIN, GPU_END, f"\n{gpu_section(record)}\n")
+    return between(document, "gpu", gpu_section(record))
 
 
 def _step_cell(step: dict[str, Any], done: str) -> str:

@@ -48,17 +48,22 @@ def aligned(table: Table) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def between(document: str, begin: str, end: str, text: str) -> str:
-    """The document with a text in place of what was between its two markers, which stay.
+def between(document: str, name: str, text: str) -> str:
+    """The document with a text in place of what was between its two markers of that name, which stay.
 
     Raises:
         ValueError: If the document does not have each marker once.
 
     Example:
-        >>> between("a <!-- x:begin -->old<!-- x:end --> z", "<!-- x:begin -->", "<!-- x:end -->", "new")
-        'a <!-- x:begin -->new<!-- x:end --> z'
+        >>> print(between("a\\n<!-- x:begin -->\\nold\\n<!-- x:end -->\\nz", "x", "new"))
+        a
+        <!-- x:begin -->
+        new
+        <!-- x:end -->
+        z
     """
+    begin, end = (f"<!-- {name}:{word} -->" for word in ("begin", "end"))
     if document.count(begin) != 1 or document.count(end) != 1:
         raise ValueError(f"a document must have one {begin} and one {end}; write them where the section belongs")
     before, rest = document.split(begin)
-    return before + begin + text + end + rest.split(end)[1]
+    return f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}"
