@@ -306,6 +306,7 @@ def test_a_task_that_fails_says_why(task):
         (["model=text.pt"], ["model must be a model that Ultralytics can build", "text.pt"]),
         (["reference=plain.yaml"], ["reference must be a Python file", "plain.yaml"]),
         (["out=speed.txt"], ["out", "must end in .json", "'speed.txt'"]),
+        (["skip=model,growth,operator,train"], ["skip must leave one of model, growth, operator, train to measure"]),
         (["out=text.pt/speed.json"], ["out must be in a folder that can be made", str(Path("text.pt/speed.json"))]),
         (["out=folder.json"], ["out must be a file", "'folder.json'", "a folder"]),
         (["speed=1"], ["there is no key 'speed'", "--help"]),
@@ -354,6 +355,13 @@ def test_a_stock_model_may_be_named_with_its_endings(name, tmp_path):
     twins = make_twins(name, tmp_path)
     assert twins == ("yolov10n", "yolov10n.yaml", "yolov10n-dysample.yaml", False, "v10Detect")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_stock_model_that_ultralytics_opens_as_rt_detr_has_a_twin_too(tmp_path):
+    twins = make_twins("yolov8n-rtdetr.yaml", tmp_path)
+    assert twins.head == "RTDETRDecoder"
+    network = load(OURS, settings(stock=twins.stock, dysample=twins.dysample)).model
+    assert sum(isinstance(layer, DySample) for layer in network.modules()) == 2
 
 
 @pytest.fixture(scope="module")

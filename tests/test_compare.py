@@ -216,7 +216,9 @@ def test_a_run_that_starts_otherwise_than_its_pair_stops(tmp_path):
 
 def test_a_folder_keeps_to_one_recipe(tmp_path):
     first = comparison.Comparison("yolov10n.yaml", "d.yaml", {"epochs": 3}, None)
+    comparison.require_same_settings(tmp_path, first._replace(settings={"epochs": 2}))  # which came to no run
     comparison.require_same_settings(tmp_path, first)
+    append_line(tmp_path / "records.jsonl", record(0.5, 0, "nearest"))
     comparison.require_same_settings(tmp_path, first)
     with pytest.raises(ValueError, match=r"settings was \{'epochs': 3\}, now \{'epochs': 4\}.*name another out="):
         comparison.require_same_settings(tmp_path, first._replace(settings={"epochs": 4}))
@@ -514,6 +516,8 @@ WORDS = [
     (["data=d.yaml", "single_cls=True"], "single_cls is decided by the comparison"),
     (["data=d.yaml", "epoch=3"], "there is no key or training setting 'epoch'; did you mean epochs?"),
     (["data=d.yaml", "sedes=3"], "there is no key or training setting 'sedes'; did you mean seeds?"),
+    (["data=d.yaml", "optimizer=Foo"], "optimizer=Foo is refused by Ultralytics: Optimizer 'Foo' not found"),
+    (["data=d.yaml", "seeds=0-"], "seeds must be whole numbers or ranges, such as 0-4 or 0,3,7, got '0-'"),
     (["data=d.yaml", "epochs=many"], "epochs=many is refused by Ultralytics"),
     (["data=d.yaml", "batch=-1"], "batch must be a whole number of at least 1, so that all runs are alike, got '-1'"),
     (["data=d.yaml", "epochs"], "arguments are key=value"),
@@ -579,16 +583,20 @@ def test_a_disk_too_small_for_the_weights_of_all_runs_stops_it(digits, tmp_path,
     ("spoil", "says"),
     [
         (
-            lambda labels: [file.write_text("") for file in labels.iterdir()],
+            lambda labels: [file.write_text("") for file in (labels / "val").iterdir()],
             "must have labelled boxes in its val split",
+        ),
+        (
+            lambda labels: [file.write_text("") for file in (labels / "train").iterdir()],
+            "must have labelled boxes in its train split",
         ),
         (lambda labels: None, "must have one val image of a name, got two called"),
     ],
 )
-def test_data_that_runs_could_not_be_scored_with_stops_it(spoil, says, digits, tmp_path, monkeypatch, capsys):
+def test_data_that_no_run_could_be_made_of_stops_it(spoil, says, digits, tmp_path, monkeypatch, capsys):
     data = tmp_path / "digits"
     shutil.copytree(digits.parent, data, ignore=shutil.ignore_patterns("*.cache"))
-    spoil(data / "labels/val")
+    spoil(data / "labels")
     if "one val image" in says:
         for kind in ("images", "labels"):
             file = min((data / kind / "val").iterdir())

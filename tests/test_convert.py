@@ -213,10 +213,11 @@ def test_an_unusual_layout_is_written_anew_and_said(text):
         ("[" * 5000, "this is not YAML"),
         ("!!python/object:os.system {}", "this is not YAML"),
         ("\0", "this is not YAML"),
+        (None, "this is not YAML"),
         ("", "is not a model YAML"),
         ("just words", "is not a model YAML"),
     ],
-    ids=["open bracket", "deep", "python tag", "control character", "empty", "words"],
+    ids=["open bracket", "deep", "python tag", "control character", "no text", "empty", "words"],
 )
 def test_text_that_is_no_model_is_refused_in_one_line(text, message):
     with pytest.raises(ValueError, match=message) as error:

@@ -20,6 +20,7 @@ from tests.conftest import ROOT, Environment, StubEnvironment, clean_environ, ru
 from tests.stubs import ULTRALYTICS, write_files
 from yolov10_dysample import __version__
 from yolov10_dysample.commands.doctor import RUNTIMES
+from yolov10_dysample.exporting import SAMPLINGS
 
 REINSTALL = "pip install --force-reinstall --no-deps yolov10-dysample"
 
@@ -165,7 +166,7 @@ BROKEN = {
         {**UNFIT, "ultralytics/nn/tasks.py": "def parse_model(config): pass"},
         [
             "registered no",
-            "problem: WARNING yolov10_dysample",
+            "problem: yolov10_dysample",
             "does not fit Ultralytics 99.0: ultralytics.nn.tasks has no",
         ],
     ),
@@ -436,6 +437,20 @@ def test_a_list_of_files_that_is_cut_short_is_named(stubbed, stub_environment):
         record.write_bytes(content)
     assert f"problem: damaged: RECORD is cut off: {REINSTALL} (in a clone" in output
     assert output.endswith("not healthy: 1 problem\n")
+
+
+@pytest.mark.parametrize(
+    ("switch", "effect"),
+    [
+        ("SAMPLING", f"must be one of {', '.join(SAMPLINGS)}, got 'off': exports are refused"),
+        ("AUTOLOAD", "must be one of 0, 1, got 'off': it switches nothing off"),
+        ("PLOTS", "must be one of 0, 1, got 'off': it switches nothing off"),
+    ],
+)
+def test_a_switch_that_is_set_to_what_it_does_not_know_is_a_warning(switch, effect, stubbed):
+    output = stubbed(**{f"YOLOV10_DYSAMPLE_{switch}": "off"})
+    assert f"\nwarning: YOLOV10_DYSAMPLE_{switch} {effect}\n" in output
+    assert "\nhealthy" in output
 
 
 def test_a_file_that_somebody_changed_is_a_warning(stubbed, stub_environment):

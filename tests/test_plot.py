@@ -380,6 +380,7 @@ def folder(weights, tmp_path, monkeypatch):
     for name in ("text.pt", "text.png", "film.mp4", "best.onnx"):
         (here / name).write_text("hello")
     (here / "empty.png").touch()
+    (here / "blocked/predictions.png").mkdir(parents=True)
     return here
 
 
@@ -436,6 +437,7 @@ BAD_ARGUMENTS = [
     ([*GOOD, "conf=nan"], "conf must be a number from 0 to 1, got 'nan'"),
     ([*GOOD, "conf=high"], "conf must be a number from 0 to 1, got 'high'"),
     ([*GOOD, "out=image.png"], "out must be a folder, but image.png is a file"),
+    ([*GOOD, "out=blocked"], "there is a folder of that name: "),
     ([*GOOD, "out=image.png/a/b"], "out must be a folder, but image.png is a file"),
     *([([*GOOD, "out=/proc/pictures"], "/proc/pictures")] if sys.platform == "linux" else []),
 ]

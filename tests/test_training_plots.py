@@ -294,7 +294,7 @@ def test_whatever_fails_is_one_warning_and_the_training_ends_well(what, train, m
     assert trainer.last.exists()
     assert len(rows(trainer, "results.csv")) == 2
     assert warnings() == [
-        "WARNING dysample_offsets are left out of this training, which goes on: RuntimeError: broken on purpose. "
+        "dysample_offsets are left out of this training, which goes on: RuntimeError: broken on purpose. "
         "YOLOV10_DYSAMPLE_PLOTS=0 switches them off."
     ]
 

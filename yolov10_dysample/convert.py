@@ -100,7 +100,7 @@ def convert_yaml(
     """
     try:
         model = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, AttributeError) as error:  # the last of what is no text
         raise ValueError(f"this is not YAML: {' '.join(str(error).split())}") from None
     converted, swapped = convert_rows(model, rows=rows, style=style, groups=groups, dyscope=dyscope, init=init)
     with contextlib.suppress(yaml.YAMLError, KeyError, IndexError, AttributeError):

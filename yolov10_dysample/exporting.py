@@ -145,7 +145,7 @@ def _check_grid_sample(args: SimpleNamespace) -> None:
         )
     if opset > OPSETS[1]:
         _logger.warning(
-            f"WARNING DySample at ONNX opset {opset}: from opset 20 on TensorRT misreads GridSample's mode and samples "
+            f"DySample at ONNX opset {opset}: from opset 20 on TensorRT misreads GridSample's mode and samples "
             f"nearest, without a word (NVIDIA/TensorRT#4646). Use opset {OPSETS[0]} to {OPSETS[1]}, or set "
             f"{SAMPLING_SWITCH}=gather."
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yolov10_dysample.files import write_whole
+from yolov10_dysample.files import write_all
 from yolov10_dysample.offsets import (
     OffsetField,
     Result,
@@ -69,11 +69,10 @@ def draw(
 
 
 def write(pictures: dict[str, bytes], out: str | Path) -> list[Path]:
-    """Write files into a folder, each of them whole or not at all."""
+    """Write files into a folder, all of them or none."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in pictures.items():
-        write_whole(folder / name, content)
+    write_all({folder / name: content for name, content in pictures.items()})
     return [folder / name for name in pictures]
 
 

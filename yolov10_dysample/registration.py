@@ -177,7 +177,7 @@ def _default_callbacks(event: str) -> list[Callable]:
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    _logger.warning(f"WARNING {message}.")
+    _logger.warning(f"{message}.")
 
 
 @functools.cache

@@ -106,9 +106,7 @@ class OffsetDiary:
     def _tell_divergence(self, layers: set[int]) -> None:
         if layers - self.diverged:
             which = ", ".join(str(i) for i in sorted(layers - self.diverged))
-            _logger.warning(
-                f"WARNING the offsets of DySample layer {which} are not finite numbers: the model has diverged."
-            )
+            _logger.warning(f"the offsets of DySample layer {which} are not finite numbers: the model has diverged.")
         self.diverged |= layers
 
     def draw(self, trainer: Trainer) -> None:
@@ -212,6 +210,6 @@ def _keep(host: Trainer | Validator, step: Callable[[OffsetDiary, Any], None]) -
 def _give_up(error: Exception) -> None:
     reason = " ".join(str(error).split())
     _logger.warning(
-        f"WARNING {NAME} are left out of this training, which goes on: {type(error).__name__}: {reason}. "
+        f"{NAME} are left out of this training, which goes on: {type(error).__name__}: {reason}. "
         f"{SWITCH}=0 switches them off."
     )

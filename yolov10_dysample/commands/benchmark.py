@@ -53,6 +53,8 @@ def _run(values: dict[str, Any]) -> int:
         require_packages(("matplotlib", "rich"), "benchmark")
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if set(values["skip"]) >= set(PARTS):
+        raise UsageError(f"skip must leave one of {', '.join(PARTS)} to measure, got all of them")
     from yolov10_dysample.study.candidates import make_twins
     from yolov10_dysample.study.progress import Reporter
 

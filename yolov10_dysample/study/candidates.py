@@ -124,11 +124,16 @@ def replace_dysample(network: Any, make: Callable[[DySample], nn.Module]) -> Non
             network.model[i] = new
 
 
-def _opened(path: str, asked: str) -> Any:
-    from ultralytics import YOLO
+def _as_yolo_opens(path: str) -> Any:
+    """An Ultralytics model, of the class that the `yolo` command takes for a file of that name."""
+    from ultralytics import RTDETR, YOLO
 
+    return RTDETR(path) if "rtdetr" in Path(path).stem.lower() else YOLO(path, verbose=False)
+
+
+def _opened(path: str, asked: str) -> Any:
     try:
-        yolo = YOLO(path, verbose=False)
+        yolo = _as_yolo_opens(path)
         _head(yolo)
     except Exception as error:  # whatever Ultralytics and unpickling raise for a file that is no model
         raise ValueError(f"must be a model that Ultralytics can build, got {asked}: {_one_line(error)}") from None
@@ -165,11 +170,9 @@ def training_candidates(settings: Settings) -> tuple[str, ...]:
 
 
 def load(name: str, settings: Settings, training: bool = False) -> Any:
-    """A candidate as an Ultralytics YOLO."""
-    from ultralytics import YOLO
-
+    """A candidate as an Ultralytics model."""
     torch.manual_seed(SEED)
-    yolo = YOLO(settings.stock if name == STOCK else settings.dysample, verbose=False)
+    yolo = _as_yolo_opens(settings.stock if name == STOCK else settings.dysample)
     network: Any = yolo.model
     network.train(training)
     if not settings.trained:  # of a small image, and of stock too, which has nothing to spread

@@ -8,16 +8,19 @@ What fails here is said with the key that was typed; what can only fail later co
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from yolov10_dysample.registration import build_on_meta
 from yolov10_dysample.study.arms import Arm, upsampling_rows, with_arm
 from yolov10_dysample.study.guidance import find_laterals
-from yolov10_dysample.study.scoring import ground_truth
+from yolov10_dysample.study.scoring import ground_truth, read_labels
 
 __all__ = [
     "DEFAULTS",
@@ -96,7 +99,7 @@ def _weights_file(warm_start: str) -> Path:
 def _loaded(model: str, key: str) -> Any:
     from ultralytics import YOLO
 
-    kind = "weights" if key == "warm_start" else "a model YAML"
+    kind, verb = ("weights", "upsample") if key == "warm_start" else ("a model YAML", "upsamples")
     if (Path(model).suffix in (".yaml", ".yml")) is not (key == "model"):
         raise ValueError(
             f"{key} must be {kind}, got {model!r}; there are model=yolov10n.yaml and warm_start=yolov10n.pt"
@@ -105,7 +108,7 @@ def _loaded(model: str, key: str) -> Any:
         stock: Any = YOLO(model)
         rows = upsampling_rows(stock.model.yaml)
     except Exception as error:
-        raise ValueError(f"{key} must be {kind} that upsamples, got {model!r}: {error}") from None
+        raise ValueError(f"{key} must be {kind} that {verb}, got {model!r}: {error}") from None
     if stock.task != "detect" or not rows:
         raise ValueError(
             f"{key} must be {kind} of a stock detection model that upsamples, such as yolov10n, got {model!r}"
@@ -134,13 +137,15 @@ def check_arms(stock: Any, arms: Sequence[Arm]) -> None:
 
 
 def check_data(data: str) -> None:
-    """Find a data set, downloaded if its YAML says how, and read the labels that runs are scored with.
+    """Find a data set, downloaded if its YAML says how, and read the labels that runs learn and are scored with.
 
     Raises:
         ValueError: If it cannot be trained or scored with.
     """
     try:
         ground_truth(data)
+        if not any(len(label["cls"]) for label in read_labels(data, "train")[1]):
+            raise ValueError("must have labelled boxes in its train split, got none")
     except ValueError as error:
         raise ValueError(f"data {error}, in {data!r}") from None
     except Exception as error:
@@ -191,6 +196,26 @@ def training_setting(name: str, text: str) -> Any:
         get_cfg(overrides={name: value})
     except Exception as error:
         raise ValueError(f"{name}={text} is refused by Ultralytics: {' '.join(str(error).split())[:200]}") from None
+    if name == "optimizer":
+        _check_optimizer(value)
     if name in _WHOLE and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ValueError(f"{name} must be a whole number of at least 1, so that all runs are alike, got {text!r}")
     return value
+
+
+def _check_optimizer(name: Any) -> None:
+    """Have Ultralytics make it: which ones it knows differs between its releases, and is written down nowhere else."""
+    from ultralytics.engine.trainer import BaseTrainer
+
+    trainer: Any = None  # which only `auto` needs
+    disabled = logging.root.manager.disable
+    logging.disable(logging.INFO)  # it tells what it made
+    try:
+        if str(name).lower() != "auto":
+            BaseTrainer.build_optimizer(trainer, nn.Linear(1, 1), name=name)
+    except NotImplementedError as error:
+        raise ValueError(f"optimizer={name} is refused by Ultralytics: {' '.join(str(error).split())[:200]}") from None
+    except Exception:  # one that it knows, and makes for whole models alone
+        return
+    finally:
+        logging.disable(disabled)

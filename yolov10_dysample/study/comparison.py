@@ -197,17 +197,21 @@ def default_folder(data: str, model: str, warm_start: str | None) -> Path:
 
 
 def require_same_settings(folder: Path, wanted: Comparison) -> None:
-    """Note what this folder is about.
+    """Note what this folder is about; of one without a single run, what it is about now.
 
     Raises:
-        ValueError: If it is about something else already.
+        ValueError: If it has runs of something else already.
     """
     now = json.loads(json.dumps(wanted._asdict()))
     before = append_once(folder / RECORDS, {"comparison": now}, key=()).get("comparison")  # or the first line, if any
     if before is None:
         raise ValueError(f"{folder / RECORDS} must begin with what the comparison is about: name another out=")
     changed = [f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key]]
-    if changed:
+    if changed and not known_of(folder).runs:
+        for file in (RECORDS, PAIRS):
+            (folder / file).unlink(missing_ok=True)
+        append_once(folder / RECORDS, {"comparison": now}, key=())
+    elif changed:
         raise ValueError(f"out={folder} holds runs with other settings ({'; '.join(changed)}): name another out=")
 
 

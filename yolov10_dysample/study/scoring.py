@@ -83,17 +83,22 @@ def unseen_truth(data: str) -> GroundTruth | None:
         return None
 
 
+def read_labels(data: str, split: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a data set YAML says, and the labels of a split as Ultralytics reads them."""
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    described = check_det_dataset(data)
+    return described, YOLODataset(img_path=described[split], data=described, task="detect", augment=False).labels
+
+
 def ground_truth(data: str, split: str = "val") -> GroundTruth:
     """A split of a data set YAML.
 
     Raises:
         ValueError: If it has no boxes, or two images of one name, whose predictions could not be told apart.
     """
-    from ultralytics.data.dataset import YOLODataset
-    from ultralytics.data.utils import check_det_dataset
-
-    described = check_det_dataset(data)
-    labels = YOLODataset(img_path=described[split], data=described, task="detect", augment=False).labels
+    described, labels = read_labels(data, split)
     image_ids: dict[str, int] = {}
     boxes: list[dict[str, Any]] = []
     for image_id, label in enumerate(labels, start=1):
