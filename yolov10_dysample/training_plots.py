@@ -7,7 +7,6 @@ and matplotlib before it draws.
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 import math
@@ -139,6 +138,8 @@ def _is_wanted(trainer: Trainer) -> bool:
 
 
 def _read_rows(file: Path) -> list[dict[str, float]]:
+    import csv  # in a training, and not wherever Ultralytics is imported
+
     if not file.exists():
         return []
     with file.open(newline="") as lines:
@@ -146,6 +147,8 @@ def _read_rows(file: Path) -> list[dict[str, float]]:
 
 
 def _as_csv(rows: list[dict[str, float]]) -> bytes:
+    import csv
+
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
