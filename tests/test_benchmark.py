@@ -8,8 +8,10 @@ import importlib.util
 import io
 import json
 import math
+import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -30,7 +32,7 @@ from yolov10_dysample.commands.benchmark import COMMAND, REFERENCE
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.dysample import DySample, dysample
 from yolov10_dysample.model_files import find_stock
-from yolov10_dysample.study import benchmark, model_cost, operators, speed_plot, speed_report, tasks
+from yolov10_dysample.study import benchmark, model_cost, operators, records, speed_plot, speed_report, tasks
 from yolov10_dysample.study.candidates import load, make_training_step, make_twins
 from yolov10_dysample.study.model_cost import count_operations
 from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES, Carafe, make_upsamplers
@@ -618,6 +620,22 @@ def test_operators_are_measured_and_shown_where_the_published_code_does_not_run(
     record = json.loads((ROOT / "results/speed.json").read_text())
     del record["operator"]["onnxruntime"][0]["ours_over_published"]
     assert "in ONNX Runtime, against the published code: " in speed_report.terminal(record)
+
+
+def test_a_revision_is_dirty_if_code_was_changed_and_not_if_records_were(tmp_path, monkeypatch):
+    for name in ("pyproject.toml", "code.py", "results/speed.json", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("as committed")
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    for words in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "--message=first"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "yolov10_dysample/study/records.py"))
+    for name in ("results/speed.json", "README.md"):
+        (tmp_path / name).write_text("changed")
+    clean = records.environment_record()["revision"]
+    assert re.fullmatch("[0-9a-f]{12}", clean)
+    (tmp_path / "code.py").write_text("changed")
+    assert records.environment_record()["revision"] == f"{clean}-dirty"
 
 
 def test_on_windows_the_peak_of_memory_is_the_systems_own(monkeypatch):

@@ -42,15 +42,26 @@ def environment_record() -> dict[str, Any]:
 
 
 def _revision() -> str:
-    """That of the checkout this file is in. A wheel may be installed within somebody else's repository: not that."""
+    """That of the checkout this file is in, with ``-dirty`` if more has changed there than records and documents.
+
+    A wheel may be installed within somebody else's repository: it is not that one's.
+    """
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / "pyproject.toml").is_file():
         return "not a git checkout"
-    git = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    written = (":(exclude)results", ":(exclude)docs", ":(exclude)*.md")
+    asked = (
+        ("describe", "--always", "--abbrev=12", "--exclude=*"),
+        ("status", "--porcelain", "--untracked-files=no", "--", ".", *written),
+    )
     try:
-        return subprocess.run(git, capture_output=True, text=True).stdout.strip() or "not a git checkout"
+        revision, changed = (
+            subprocess.run(["git", "-C", str(checkout), *words], capture_output=True, text=True).stdout.strip()
+            for words in asked
+        )
     except OSError:
         return "not a git checkout"
+    return f"{revision}{'-dirty' if changed else ''}" if revision else "not a git checkout"
 
 
 def _cpu_name() -> str:
