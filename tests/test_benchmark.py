@@ -24,6 +24,7 @@ from ultralytics import YOLO
 from ultralytics.utils.torch_utils import attempt_compile
 
 from scripts import profile_layers
+from scripts.speed_report import ratios, with_runs
 from tests.conftest import ROOT, run
 from tests.documents import documented
 from tests.small_models import SMALL
@@ -691,6 +692,13 @@ def test_the_docs_have_what_the_record_gives(file, written):
     document = (ROOT / file).read_text(encoding="utf-8")
     assert written(document, record) == document, "run: python scripts/speed_report.py --docs"
     assert (ROOT / "results/speed.png").is_file()
+
+
+def test_the_docs_show_every_run_of_the_benchmark():
+    record = json.loads((ROOT / "results/bench.json").read_text())
+    document = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
+    assert with_runs(document, record) == document, "run: python scripts/speed_report.py --docs"
+    assert list(record["runs"][-1]["ratios"]) == list(ratios(json.loads((ROOT / "results/speed.json").read_text())))
 
 
 def test_the_docs_show_what_the_profilers_said_of_every_runtime():
