@@ -718,7 +718,7 @@ def test_a_run_imports_nothing_from_the_current_folder(tmp_path):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('from the current folder')")
     output = run(sys.executable, "-c", schedule.PROCESS, "{}", cwd=tmp_path, ok=False)
     assert "from the current folder" not in output
-    assert "missing 9 required positional arguments: 'arm'" in output
+    assert "required positional arguments: 'arm'" in output
 
 
 def test_epochs_that_were_seen_stay_counted_when_the_bars_of_the_next_push_them_out_of_sight(tmp_path, monkeypatch):
@@ -731,12 +731,13 @@ def test_epochs_that_were_seen_stay_counted_when_the_bars_of_the_next_push_them_
     assert workers.running() == [(one, 3)]
 
 
-def test_latency_of_runs_on_gpus_is_not_measured_where_there_is_none_and_the_report_is_written(folder, capsys):
+def test_latency_of_runs_on_gpus_is_left_out_where_there_is_none_and_does_not_stop_the_report(folder, capsys):
     runs = [a_run(folder, arm)._replace(device="0") for arm in ("nearest", "dysample")]
     about = comparison.Comparison("yolov10n.yaml", "d.yaml", {"epochs": 2, "imgsz": 64}, None, None)
     compare_command.measure_latency(folder, runs, about, Reporter())
     assert "latency is not measured: the runs had a GPU, and this machine has none" in capsys.readouterr().err
     assert comparison.known_of(folder).latency is None
+    assert "| dysample | 5 |" in compare_report.write_report(folder)
 
 
 def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(folder, digits, tmp_path, monkeypatch):

@@ -26,11 +26,11 @@ __all__ = ["COMMAND"]
 PACKAGE = Path(__file__).resolve().parent.parent
 PROBE = PACKAGE / "commands/probe.py"
 SWITCHES = ("YOLOV10_DYSAMPLE_AUTOLOAD", "TORCH_DEVICE_BACKEND_AUTOLOAD")
-#: What this package's own switches may be set to; the first stops exports if it is anything else.
+#: What this package's own switches may be set to, and what comes of anything else.
 SETTINGS = {
-    "YOLOV10_DYSAMPLE_SAMPLING": ("auto", "gather", "grid_sample"),
-    "YOLOV10_DYSAMPLE_AUTOLOAD": ("0", "1"),
-    "YOLOV10_DYSAMPLE_PLOTS": ("0", "1"),
+    "YOLOV10_DYSAMPLE_SAMPLING": (("auto", "gather", "grid_sample"), "exports are refused"),
+    "YOLOV10_DYSAMPLE_AUTOLOAD": (("0", "1"), "it switches nothing off"),
+    "YOLOV10_DYSAMPLE_PLOTS": (("0", "1"), "it switches nothing off"),
 }
 
 #: What `yolo export` needs to make and to run a format, as {format: {distribution: module}}.
@@ -270,9 +270,8 @@ def _warnings(probed: Probed, installed: list[Installation], runtimes: dict[str,
     for runtime in (runtime for distributions in runtimes.values() for runtime in distributions):
         if runtime.failure and runtime.failure != probed.errors.get("torch"):
             yield f"{runtime.name} cannot be imported: exports that need it fail until it is installed again"
-    for switch, values in SETTINGS.items():
+    for switch, (values, effect) in SETTINGS.items():
         if os.environ.get(switch, "") not in ("", *values):
-            effect = "exports are refused" if "auto" in values else "it switches nothing off"
             yield f"{switch} must be one of {', '.join(values)}, got {os.environ[switch]!r}: {effect}"
     yield from _other_ultralytics(probed)
 
