@@ -364,6 +364,18 @@ def test_a_gain_is_claimed_only_where_the_interval_lies_above_zero(folder):
     assert "dysample: not settled against nearest, +0.0" in compare_report.verdict(load(folder))
 
 
+def test_an_arm_with_a_setting_is_also_held_against_its_kind_without(folder):
+    for seed in range(5):
+        gained = load(folder)["dysample"][seed]["epochs"][-1]["mAP50-95"]
+        append_line(folder / "records.jsonl", record(gained - 0.1 - 0.01 * seed, seed, "dysample:frozen"))
+    line = next(line for line in compare_report.verdict(load(folder)).splitlines() if ":frozen:" in line)
+    assert line.startswith("- dysample:frozen: worse than nearest by -0.090")
+    assert line.endswith("; worse than dysample by -0.120 [-0.140, -0.100] (5 pairs, p = 0.062).")
+    assert "dysample by" not in next(
+        line for line in compare_report.verdict(load(folder)).splitlines() if "- dysample: " in line
+    )
+
+
 def test_arms_are_equivalent_only_where_the_whole_interval_is_within_the_margin(folder):
     for seed, less in enumerate((0.001, -0.001, 0.001, -0.001, 0.001, 0)):
         stock = record(0.30 + 0.02 * seed, seed, "nearest")

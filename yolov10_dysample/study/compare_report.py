@@ -202,13 +202,15 @@ def noise(records: Records) -> str:
 
 
 def verdict(records: Records) -> str:
-    """What the registered rule says of every DySample arm, with the pairs and the p that it says it from."""
-    bases = [base for base in STOCK if base in records]
-    said = [
-        f"- {arm}: {'; '.join(in_words(gain(records, arm, base), base) for base in bases)}."
-        for arm in records
-        if arm not in STOCK and bases
-    ]
+    """What the registered rule says of every DySample arm, with the pairs and the p that it says it from.
+
+    An arm with settings is also held against its kind without any: what that one change is worth.
+    """
+    said = []
+    for arm in [arm for arm in records if arm not in STOCK]:
+        others = [base for base in (*STOCK, arm.partition(":")[0]) if base in records and base != arm]
+        if others:
+            said.append(f"- {arm}: {'; '.join(in_words(gain(records, arm, base), base) for base in others)}.")
     return "\n".join([RULE, "", *said]) if said else ""
 
 
