@@ -53,11 +53,14 @@ PRECISIONS: dict[str, tuple[int | str, ...]] = {
     "litert": (8, "w8a32"),
 }
 CALIBRATIONS = 2
-#: Those that are calibrated, and with how many sets: LiteRT's conversion takes a minute each time.
+#: Every set is there in so many orders, for what is calibrated by a moving average, to which the first images count
+#: most.
+ORDERS = 3
+#: What is calibrated, and with how many sets and orders.
 CALIBRATED: dict[tuple[str, int | str], int] = {
     ("onnx", 8): CALIBRATIONS,
     ("openvino", 8): CALIBRATIONS,
-    ("litert", 8): 1,
+    ("litert", 8): CALIBRATIONS * ORDERS,
 }
 CALIBRATION_IMAGES = 12
 #: What these exports need beside this environment's packages.
@@ -116,17 +119,20 @@ def test_images() -> list[np.ndarray]:
 
 def calibration_sets(folder: Path) -> list[Path]:
     """The data.yaml of each calibration set: other parts of the same photographs, mirrored, and as many aerial
-    photographs of trees. No image is in two sets.
+    photographs of trees. No image is in two sets; each set follows again in other orders.
     """
     mirrored = [cv2.flip(part, 1) for image in photographs().values() for part in crops(image, 320, 0.25)]
     trees = sorted((make_trees(folder / "trees").root / "images" / "train").glob("*.png"))
     half = CALIBRATIONS * CALIBRATION_IMAGES // 2
     chosen = [_evenly(mirrored, half), [read_image(tile) for tile in _evenly(trees, half)]]
     sets = []
-    for number in range(CALIBRATIONS):
+    for number in range(CALIBRATIONS * ORDERS):
         images = folder / f"calibration{number}" / "images"
         images.mkdir(parents=True)
-        for i, image in enumerate(image for kind in chosen for image in kind[number::CALIBRATIONS]):
+        members = [image for kind in chosen for image in kind[number % CALIBRATIONS :: CALIBRATIONS]]
+        if number >= CALIBRATIONS:
+            members = [members[i] for i in np.random.default_rng(number).permutation(len(members))]
+        for i, image in enumerate(members):
             cv2.imwrite(str(images / f"{i}.png"), image)
         sets.append(images.parent / "data.yaml")
         names = {i: str(i) for i in range(80)}

@@ -14,7 +14,14 @@ from typing import Any
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.settings import OURS
 from yolov10_dysample.study.speed_plot import draw
-from yolov10_dysample.study.speed_report import PRINTED, terminal, with_gpu_section, with_section, with_summary
+from yolov10_dysample.study.speed_report import (
+    PRINTED,
+    terminal,
+    with_gpu_section,
+    with_requested,
+    with_section,
+    with_summary,
+)
 from yolov10_dysample.study.tables import between, markdown
 
 
@@ -66,6 +73,7 @@ def main() -> None:
         _rewrite(speed, with_gpu_section, json.loads(gpu.read_text()) if gpu.is_file() else None)
         if runs.is_file():
             _rewrite(speed, with_runs, json.loads(runs.read_text()))
+        _rewrite(speed, with_requested, json.loads(Path("results/requested.json").read_text()))
     png = draw(record)
     if png:
         write_whole(options.record.with_suffix(".png"), png)

@@ -1,6 +1,7 @@
 """Times what this repository promises to be quick, each as one JSON record: ``python -m scripts.timings startup`` what
 the autoload adds to `import torch`, ``python -m scripts.timings suite`` the tests, ``python -m scripts.timings bench``
-whether `make bench` finds the same ratios when it is run again.
+whether `make bench` finds the same ratios when it is run again, ``python -m scripts.timings requested`` the runtimes
+that few environments have, in one that is made for them and removed.
 
 It must compare like with like: with and without the autoload torch looks for entry points, and one side finds ours; the
 tests run by `make`, in turn, on a machine that does nothing else. A run that fails is recorded as one.
@@ -14,17 +15,21 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from scripts.formats import environment
 from scripts.speed_report import ratios
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.records import environment_record
+from yolov10_dysample.study.settings import ON_REQUEST, RUNTIMES
 from yolov10_dysample.study.statistics import quartiles
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("test", "quick")
+PUBLISHED = "tests/reference/published_dysample.py"
 
 CHILD = """
 import importlib.metadata, json, sys, time
@@ -116,6 +121,19 @@ def bench(runs: int) -> dict[str, Any]:
     return record
 
 
+def requested(rounds: int) -> dict[str, Any]:
+    """The benchmark of the runtimes that are measured on request only."""
+    with tempfile.TemporaryDirectory(prefix="requested-") as folder:
+        python = environment(Path(folder) / "venv")
+        packages = [pip for name in ON_REQUEST for pip in RUNTIMES[name].modules.values()]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        words = [f"formats=torch,{','.join(ON_REQUEST)}", "skip=growth,operator,train", f"rounds={rounds}"]
+        out = Path(folder) / "record.json"
+        command = [python, "-m", "yolov10_dysample", "benchmark", *words, f"reference={PUBLISHED}", f"out={out}"]
+        subprocess.run([*map(str, command)], cwd=ROOT, check=True)
+        return {**json.loads(out.read_text()), "command": "python -m scripts.timings requested"}
+
+
 def outcomes(output: str) -> dict[str, int]:
     """Number of tests by what became of them, from the last line that pytest printed.
 
@@ -134,13 +152,13 @@ def outcomes(output: str) -> dict[str, int]:
 
 
 #: What is timed, and how many times unless told.
-SUBJECTS = {"startup": (startup, 20), "suite": (suite, 3), "bench": (bench, 3)}
+SUBJECTS = {"startup": (startup, 20), "suite": (suite, 3), "bench": (bench, 3), "requested": (requested, 30)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=SUBJECTS)
-    parser.add_argument("--runs", type=int, help="pairs of fresh processes (default: 20), or runs of the command (3)")
+    parser.add_argument("--runs", type=int, help="pairs of fresh processes, runs of a command, or rounds (20, 3, 30)")
     parser.add_argument("--out", type=Path, help="default: results/WHAT.json")
     options = parser.parse_args()
     measure, runs = SUBJECTS[options.what]

@@ -32,8 +32,9 @@ from yolov10_dysample import use_dysample
 from yolov10_dysample.commands.benchmark import COMMAND, REFERENCE
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.dysample import DySample, dysample
+from yolov10_dysample.exporting import traced_form
 from yolov10_dysample.model_files import find_stock
-from yolov10_dysample.study import benchmark, model_cost, operators, records, speed_plot, speed_report, tasks
+from yolov10_dysample.study import benchmark, exports, model_cost, operators, records, speed_plot, speed_report, tasks
 from yolov10_dysample.study.candidates import load, make_training_step, make_twins
 from yolov10_dysample.study.model_cost import count_operations
 from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES, Carafe, make_upsamplers
@@ -41,10 +42,10 @@ from yolov10_dysample.study.progress import Reporter
 from yolov10_dysample.study.settings import (
     ADAPTED,
     OFFSET_SPREAD,
+    ON_REQUEST,
     OURS,
     PARTS,
     PUBLISHED,
-    RUNTIMES,
     STOCK,
     Settings,
     why_missing,
@@ -229,6 +230,66 @@ def test_a_candidate_that_fails_is_named_and_the_others_run():
 def test_why_a_runtime_cannot_be_measured(monkeypatch, runtime, device, words):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pnnx" else object())
     assert why_missing(runtime, device) == words
+
+
+def test_runtimes_that_few_environments_have_are_measured_on_request_only():
+    assert {"litert", "executorch"}.isdisjoint(COMMAND.values([])["formats"])
+    assert COMMAND.values(["formats=executorch,litert"])["formats"] == ["executorch", "litert"]
+
+
+class LiteRt:
+    """LiteRT's interpreter, of a model that doubles its input."""
+
+    def __init__(self, file, num_threads):
+        self.made_with = (file, num_threads)
+        self.tensors = None
+
+    def allocate_tensors(self):
+        self.tensors = {}
+
+    def get_input_details(self):
+        return [{"index": 7}]
+
+    def get_output_details(self):
+        return [{"index": 9}]
+
+    def set_tensor(self, index, value):
+        self.tensors[index] = value
+
+    def invoke(self):
+        self.tensors[9] = 2 * self.tensors[7]
+
+    def get_tensor(self, index):
+        return self.tensors[index]
+
+
+def test_a_litert_file_is_run_with_the_images_and_threads_of_the_settings(monkeypatch, tmp_path):
+    made = []
+    module = SimpleNamespace(Interpreter=lambda *words, **more: made.append(LiteRt(*words, **more)) or made[-1])
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", SimpleNamespace(interpreter=module))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
+    images = torch.rand(1, 3, 4, 4)
+    run, detail = exports.open_litert(tmp_path / "m.tflite", images, settings(threads=1))
+    assert torch.equal(torch.from_numpy(run()[0]), 2 * images)
+    assert made[0].made_with == (str(tmp_path / "m.tflite"), 1)
+    assert detail == "1 threads"
+
+
+def test_an_executorch_folder_is_run_with_the_images(monkeypatch, tmp_path):
+    (tmp_path / "m.pte").touch()
+    method = SimpleNamespace(execute=lambda given: [2 * given[0]])
+    loaded = SimpleNamespace(load_program=lambda file: SimpleNamespace(load_method=lambda name: found(file, name)))
+
+    def found(file, name):
+        assert (file, name) == (str(tmp_path / "m.pte"), "forward")
+        return method
+
+    module = SimpleNamespace(Runtime=SimpleNamespace(get=lambda: loaded))
+    monkeypatch.setitem(sys.modules, "executorch", SimpleNamespace(runtime=module))
+    monkeypatch.setitem(sys.modules, "executorch.runtime", module)
+    images = torch.rand(1, 3, 4, 4)
+    run, _ = exports.open_executorch(tmp_path, images, settings())
+    assert torch.equal(run()[0], 2 * images)
 
 
 def settings(**changed):
@@ -701,6 +762,18 @@ def test_the_docs_show_every_run_of_the_benchmark():
     assert list(record["runs"][-1]["ratios"]) == list(ratios(json.loads((ROOT / "results/speed.json").read_text())))
 
 
+def test_the_docs_show_the_runtimes_that_are_measured_on_request():
+    record = json.loads((ROOT / "results/requested.json").read_text())
+    document = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
+    assert speed_report.with_requested(document, record) == document, "run: python scripts/speed_report.py --docs"
+    measured = {name: runtime["candidates"] for name, runtime in record["model"]["runtimes"].items() if name != "torch"}
+    assert tuple(measured) == ON_REQUEST
+    for name, candidates in measured.items():  # what the choice of the form goes by
+        own, other = candidates[OURS]["ratio"], candidates[f"{OURS}, grid_sample"]["ratio"]
+        assert traced_form(name) == "gather"
+        assert own["q3"] < other["q1"]
+
+
 def test_the_docs_show_what_the_profilers_said_of_every_runtime():
     record = json.loads((ROOT / profile_layers.RECORD).read_text())
     document = (ROOT / profile_layers.DOCUMENT).read_text(encoding="utf-8")
@@ -725,7 +798,7 @@ def test_the_committed_record_is_of_a_full_default_run_with_every_runtime():
         assert record["settings"][key] == defaults[key], key
     assert record["settings"]["model"] == "yolov10n"
     shown = {speed_report.PRINTED.get(name, name) for name in record["model"]["runtimes"]}
-    expected = {speed_report.PRINTED.get(name, name) for name in (*RUNTIMES, "openvino, f32")}
+    expected = {speed_report.PRINTED.get(name, name) for name in (*defaults["formats"], "openvino, f32")}
     assert shown == expected
     assert PUBLISHED in record["model"]["size"]
     operator = record["operator"]

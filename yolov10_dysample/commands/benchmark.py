@@ -15,7 +15,7 @@ from typing import Any
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, one_of, several, whole
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.packages import require_packages
-from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, PARTS, RUNTIMES, Settings
+from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, ON_REQUEST, PARTS, RUNTIMES, Settings
 
 __all__ = ["COMMAND"]
 
@@ -24,6 +24,8 @@ CORES = os.cpu_count() or 1
 REFERENCE = "tests/reference/published_dysample.py"
 #: Ultralytics' own heads whose loss a batch of boxes is enough for.
 HEADS = ("Detect", "v10Detect")
+#: The runtimes that are tried without being named.
+BY_DEFAULT = [name for name in RUNTIMES if name not in ON_REQUEST]
 
 
 def _device(text: str) -> str:
@@ -149,9 +151,10 @@ KEYS = (
     Key("threads", f"of every runtime; default {min(2, CORES)} here", whole(1, most=CORES), min(2, CORES)),
     Key(
         "formats",
-        f"runtimes, those that are not installed are named; default {','.join(RUNTIMES)}",
+        f"runtimes, those that are not installed are named; default {','.join(BY_DEFAULT)}; on request "
+        f"{','.join(ON_REQUEST)}",
         several(one_of(tuple(RUNTIMES))),
-        list(RUNTIMES),
+        BY_DEFAULT,
     ),
     Key(
         "grow",

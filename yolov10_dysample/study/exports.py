@@ -126,6 +126,30 @@ def open_mnn(file: Path, batch: Tensor, settings: Settings) -> Opened:
     return _MnnCall(file, batch, settings.threads), f"precision low, {settings.threads} threads"
 
 
+def open_litert(file: Path, batch: Tensor, settings: Settings) -> Opened:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(file), num_threads=settings.threads)
+    interpreter.allocate_tensors()
+    place = interpreter.get_input_details()[0]["index"]
+    results = [details["index"] for details in interpreter.get_output_details()]
+    given = batch.numpy()
+
+    def run() -> list[Any]:
+        interpreter.set_tensor(place, given)
+        interpreter.invoke()
+        return [interpreter.get_tensor(index) for index in results]
+
+    return run, f"{settings.threads} threads"
+
+
+def open_executorch(file: Path, batch: Tensor, settings: Settings) -> Opened:
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(str(next(file.glob("*.pte")))).load_method("forward")
+    return lambda: method.execute([batch]), "threads of its own choice"  # its Python has no setting for them
+
+
 #: Every way in which a runtime's exports are run, by the name it has in the record.
 OPENERS: dict[str, dict[str, Callable[[Path, Tensor, Settings], Opened]]] = {
     "torchscript": {"torchscript": open_torchscript},
@@ -133,4 +157,6 @@ OPENERS: dict[str, dict[str, Callable[[Path, Tensor, Settings], Opened]]] = {
     "openvino": {"openvino": open_openvino, "openvino, f32": functools.partial(open_openvino, precision="f32")},
     "ncnn": {"ncnn": open_ncnn},
     "mnn": {"mnn": open_mnn},
+    "litert": {"litert": open_litert},
+    "executorch": {"executorch": open_executorch},
 }

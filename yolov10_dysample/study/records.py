@@ -17,16 +17,19 @@ from yolov10_dysample.study.statistics import rounded
 __all__ = ["PACKAGES", "environment_record"]
 
 PACKAGES = ("yolov10-dysample", "ultralytics", "torch", "onnx", "onnxruntime", "openvino", "ncnn", "pnnx", "MNN")
+#: Named only where they are installed: few environments have them.
+RARE_PACKAGES = ("litert-torch", "ai-edge-litert", "executorch")
 
 
 def environment_record() -> dict[str, Any]:
     """Date, revision, machine and versions, as every record has them."""
     versions = {}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *RARE_PACKAGES):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
+            if name in PACKAGES:
+                versions[name] = "not installed"
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "revision": _revision(),

@@ -16,6 +16,7 @@ __all__ = [
     "COMPILE",
     "GROWING",
     "OFFSET_SPREAD",
+    "ON_REQUEST",
     "OTHER_SAMPLING",
     "OURS",
     "PARTS",
@@ -33,7 +34,7 @@ STOCK, OURS, PUBLISHED = "stock", "dysample", "published"
 #: The published code stops in channels_last; this is what it would cost if it did not.
 ADAPTED = "published, made to accept channels_last"
 #: Runtimes in which the form that their format does not get by itself is measured beside it, as ``dysample, FORM``.
-OTHER_SAMPLING = {"onnx": "gather", "openvino": "grid_sample"}
+OTHER_SAMPLING = {"onnx": "gather", "openvino": "grid_sample", "litert": "grid_sample", "executorch": "grid_sample"}
 #: What is measured, and can be skipped.
 PARTS = ("model", "growth", "operator", "train")
 
@@ -61,8 +62,11 @@ RUNTIMES = {
     "openvino": Runtime({"openvino": "openvino"}),
     "ncnn": Runtime({"ncnn": "ncnn", "pnnx": "pnnx==20260526"}),  # the release that Ultralytics pins
     "mnn": Runtime({**_ONNX, "MNN": "MNN"}),
+    "litert": Runtime({"litert_torch": "litert-torch", "ai_edge_litert": "ai-edge-litert"}),
+    "executorch": Runtime({"executorch": "executorch"}),
 }
-
+#: The runtimes that are measured only if they are named: few environments have them, whose packages are many and large.
+ON_REQUEST = ("litert", "executorch")
 
 #: The runtimes that are measured by size and number of images, if they are asked for.
 GROWING = (TORCH, "onnx")

@@ -21,6 +21,7 @@ __all__ = [
     "summary",
     "terminal",
     "with_gpu_section",
+    "with_requested",
     "with_section",
     "with_summary",
 ]
@@ -38,6 +39,8 @@ PRINTED = {
     "openvino": "OpenVINO",
     "openvino, f32": "OpenVINO, float32",
     "mnn": "MNN",
+    "litert": "LiteRT",
+    "executorch": "ExecuTorch",
     "deconvolution": "deconvolution 3x3",
     "pixel shuffle": "conv 3x3 + pixel shuffle",
     "carafe": "CARAFE",
@@ -126,6 +129,19 @@ def _other_sampling(record: dict[str, Any]) -> list[str]:
     ]
     where = "in the form of sampling that the format does not get by itself"
     return [f"DySample / stock {where}, in the same rounds: {'; '.join(told)}."] if told else []
+
+
+def with_requested(document: str, record: dict[str, Any]) -> str:
+    """A document with the runtimes of a record that are measured on request only, between markers of their own."""
+    settings = record["settings"]
+    parts = [
+        f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}, in an environment of its own:",
+        markdown(runtimes_table(record)),
+        *_other_sampling(record),
+        f"`{record['command']}` ([record](../results/requested.json), {settings['rounds']} rounds): "
+        f"{_conditions(record)}",
+    ]
+    return between(document, "requested", "\n\n".join(parts))
 
 
 def with_section(document: str, record: dict[str, Any]) -> str:
