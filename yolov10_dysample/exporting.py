@@ -32,8 +32,8 @@ OPSETS = (16, 19)
 TRACED_FORMS_BY_FORMAT = {
     "openvino": "gather",  # keeps its places in bfloat16, which OpenVINO computes in by default where the CPU can
     "engine": "gather",  # TensorRT 10.14 to 11.1 compute GridSample wrongly (NVIDIA/TensorRT#4813)
-    "litert": "gather",  # makes GridSample of many small ops, and with int8=True computes its places in 8 bits
-    "executorch": "gather",  # leaves GridSample to the slowest of its kernels
+    "litert": "gather",  # writes GridSample out in many ops, and with int8=True computes its places in 8 bits
+    "executorch": "gather",  # has a portable kernel for GridSample only, none made for speed
     "rknn": "gather",  # has no GridSample, nor have the converters of the next two
     "coreai": "gather",
     "paddle": "x2paddle_gather",
