@@ -33,7 +33,7 @@ from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, upsampl
 from yolov10_dysample.study.compare_report import draw_report
 from yolov10_dysample.study.guidance import set_guidance
 from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
-from yolov10_dysample.study.paired import gain, last, load, outcome, paired, precision
+from yolov10_dysample.study.paired import gain, last, load, outcome, paired, pooled, precision
 from yolov10_dysample.study.progress import Reporter
 from yolov10_dysample.study.schedule import carry_out_all
 from yolov10_dysample.study.tables import between
@@ -1060,14 +1060,29 @@ def test_a_warm_start_begins_where_the_weights_are(user_folder, warm_shell):
     assert comparison.known_of(made).comparison["model"] == "yolov10n.yaml"
 
 
-def test_the_summary_of_a_registered_comparison_says_that_fewer_pairs_decide_nothing(folder):
-    decided = compare_report.summary([folder])
-    assert "better than nearest by +0.030 [" in decided
-    assert decided.endswith(" (5 pairs, p = 0.125).")
-    registered = folder.rename(folder.with_name("trees"))
-    undecided = compare_report.summary([registered])
-    assert "fine-tuned from COCO weights: open, **+0.030 [" in undecided
-    assert undecided.endswith(" (5 of the 20 pairs that decide it).")
+@pytest.fixture
+def documented_comparisons(folder, tmp_path_factory):
+    """Folders by the names that the docs know, each with the records of ``folder``."""
+    home = tmp_path_factory.mktemp("documented")
+    return [shutil.copytree(folder, home / name) for name in ("scratch", "trees", "gentle")]
+
+
+def test_recipes_that_are_taken_together_are_pooled_pair_by_pair_and_said_to_be(documented_comparisons):
+    said = compare_report.section(documented_comparisons, documented_comparisons[0] / "page.md")
+    assert "not registered so" in said
+    assert "| dysample less nearest | 10 | **+0.030 [" in said
+    assert "not registered so" not in compare_report.section(documented_comparisons[:2], Path("page.md"))
+
+
+def test_an_arm_that_one_recipe_lacks_is_not_taken_together(documented_comparisons):
+    append_line(documented_comparisons[1] / "records.jsonl", record(0.5, 0, "dysample+"))
+    assert "dysample+" not in compare_report.together(documented_comparisons)
+
+
+def test_the_summary_says_what_dysample_gains_after_a_fine_tuning_and_from_scratch(documented_comparisons):
+    tuned, scratch = compare_report.summary(documented_comparisons).splitlines()[2:]
+    assert re.search(r"taken together: better than nearest by \+0\.030 \[.*\] \(10 pairs, p = 0\.002\); ", tuned)
+    assert re.search(r"digits: better than nearest by \+0\.030 \[.*\] \(5 pairs, p = 0\.062\); better than bil", scratch)
 
 
 # Where an arm wins
@@ -1170,6 +1185,22 @@ def test_on_photographs_no_interval_over_nearest_leaves_out_0_or_goes_beyond_a_h
             low, high = gain(records, arm, "nearest")["interval"]
             assert low < 0 < high, (name, arm)
             assert max(-low, high) < 0.01, (name, arm)
+
+
+def test_what_the_docs_advise_after_a_fine_tuning_is_what_both_recipes_together_say():
+    loaded = [load(ROOT / "results/compare" / name) for name in compare_report.TOGETHER]
+    found = {
+        pair: pooled(gain(records, *pair) for records in loaded)
+        for pair in (("dysample", "bilinear"), ("bilinear", "nearest"), ("dysample", "nearest"))
+    }
+    text = " ".join((ROOT / "docs/accuracy.md").read_text(encoding="utf-8").split())
+    assert "DySample is within ±0.004 mAP50-95 of plain bilinear" in text
+    assert outcome(found["dysample", "bilinear"]) == "equivalent"
+    assert "and bilinear of nearest" in text
+    assert outcome(found["bilinear", "nearest"]) == "equivalent"
+    low, high = found["dysample", "nearest"]["interval"]
+    assert f"over nearest lies between {low:.3f} and {high:+.3f}" in text
+    assert f"together ({found['dysample', 'nearest']['n']} pairs)" in text
 
 
 def test_the_readme_claims_no_gain_that_the_records_do_not_show():
