@@ -38,6 +38,8 @@ TRACED_FORMS_BY_FORMAT = {
     "coreai": "gather",
     "paddle": "x2paddle_gather",
 }
+#: Formats that onnx2tf converts, which makes another model of gathers, without a word.
+_GRID_SAMPLE_ONLY = ("saved_model", "pb", "tflite", "edgetpu", "tfjs")
 #: Other names of a format: older releases of Ultralytics leave what the user wrote in the exporter's arguments.
 _ALIASES = {"tensorrt": "engine", "trt": "engine"}
 #: The switch for who knows better.
@@ -104,7 +106,7 @@ def traced_form(export_format: str) -> str:
     """How the layers of an exported model sample: as suits the format, or as ``YOLOV10_DYSAMPLE_SAMPLING`` says.
 
     Raises:
-        ValueError: If the switch is set to something that it does not know.
+        ValueError: If the switch is set to something that it does not know, or that comes out wrong in that format.
 
     Example:
         >>> traced_form("engine"), traced_form("onnx")
@@ -113,6 +115,11 @@ def traced_form(export_format: str) -> str:
     wanted = os.environ.get(SAMPLING_SWITCH) or "auto"
     if wanted not in SAMPLINGS:
         raise ValueError(f"{SAMPLING_SWITCH} must be one of {', '.join(SAMPLINGS)}, got {wanted!r}")
+    if wanted == "gather" and export_format in _GRID_SAMPLE_ONLY:
+        raise ValueError(
+            f"{SAMPLING_SWITCH} must be auto or grid_sample for format={export_format}, got {wanted!r}: TensorFlow's "
+            f"converter gets gathers wrong. Unset it"
+        )
     own = TRACED_FORMS_BY_FORMAT.get(export_format, "grid_sample")
     fits = wanted == "auto" or own.endswith(wanted)
     return own if fits else wanted
