@@ -76,7 +76,7 @@ def test_a_format_gets_its_own_form_unless_the_switch_says_another(switch, forms
         assert exporter.model[0].traced_form == form
 
 
-@pytest.mark.parametrize("export_format", ["saved_model", "pb", "tflite", "edgetpu", "tfjs"])
+@pytest.mark.parametrize("export_format", ["saved_model", "pb", "tflite", "edgetpu", "tfjs", "ncnn"])
 def test_gathers_are_refused_where_the_converter_gets_them_wrong(export_format, monkeypatch):
     monkeypatch.setenv(SAMPLING_SWITCH, "gather")
     exporter = Exporter(format=export_format)

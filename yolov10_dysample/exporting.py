@@ -38,8 +38,9 @@ TRACED_FORMS_BY_FORMAT = {
     "coreai": "gather",
     "paddle": "x2paddle_gather",
 }
-#: Formats that onnx2tf converts, which makes another model of gathers, without a word.
-_GRID_SAMPLE_ONLY = ("saved_model", "pb", "tflite", "edgetpu", "tfjs")
+#: Formats whose converters take gathers without a word, and make another model of them (onnx2tf) or one that does not
+#: run (pnnx).
+_GRID_SAMPLE_ONLY = ("saved_model", "pb", "tflite", "edgetpu", "tfjs", "ncnn")
 #: Other names of a format: older releases of Ultralytics leave what the user wrote in the exporter's arguments.
 _ALIASES = {"tensorrt": "engine", "trt": "engine"}
 #: The switch for who knows better.
@@ -117,8 +118,8 @@ def traced_form(export_format: str) -> str:
         raise ValueError(f"{SAMPLING_SWITCH} must be one of {', '.join(SAMPLINGS)}, got {wanted!r}")
     if wanted == "gather" and export_format in _GRID_SAMPLE_ONLY:
         raise ValueError(
-            f"{SAMPLING_SWITCH} must be auto or grid_sample for format={export_format}, got {wanted!r}: TensorFlow's "
-            f"converter gets gathers wrong. Unset it"
+            f"{SAMPLING_SWITCH} must be auto or grid_sample for format={export_format}, got {wanted!r}: what "
+            f"its converter makes of gathers is wrong. Unset it"
         )
     own = TRACED_FORMS_BY_FORMAT.get(export_format, "grid_sample")
     fits = wanted == "auto" or own.endswith(wanted)
