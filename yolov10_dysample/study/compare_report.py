@@ -358,7 +358,8 @@ def summary(folders: Sequence[Path]) -> str:
     ]
     return (
         f"DySample's {MAP} in pairs of one seed, mean difference [95 % interval]:\n\n"
-        f"- Fine-tuned from COCO weights on photographs of trees, two learning rates taken together: {told[0]}.\n"
+        "- Fine-tuned from COCO weights on photographs of trees, two learning rates, taken together afterwards: "
+        f"{told[0]}.\n"
         f"- Trained from scratch on digits: {told[1]}."
     )
 
