@@ -2,8 +2,9 @@
 photographs, each export against its own float32. It must never install anything into the environment it is run from.
 
 ``python -m scripts.precision``, from the repository's folder, writes results/precision.json and its table in
-docs/export.md, a quarter of an hour on two cores; ``--formats onnx`` measures that one again, keeps the others;
-``--docs`` only writes the table again. What an engine of half precision would do is simulated, see ``half_engine``.
+docs/export.md, more than a quarter of an hour on two cores; ``--formats onnx`` measures that one again, keeps the
+others; ``--docs`` only writes the table again. What an engine of half precision would do is simulated, see
+``half_engine``.
 """
 
 from __future__ import annotations

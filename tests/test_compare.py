@@ -1203,7 +1203,7 @@ def test_what_the_docs_advise_after_a_fine_tuning_is_what_both_recipes_together_
     assert outcome(found["bilinear", "nearest"]) == "equivalent"
     low, high = found["dysample", "nearest"]["interval"]
     assert f"over nearest lies between {low:.3f} and {high:+.3f}" in text
-    assert f"together ({found['dysample', 'nearest']['n']} pairs)" in text
+    assert f"together ({found['dysample', 'nearest']['n']} pairs, pooled afterwards)" in text
     assert "and is within ±0.004 of bilinear: no gain either" in text
     assert outcome(gain(loaded[-1], "dysample:guided", "bilinear")) == "equivalent"
 

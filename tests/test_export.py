@@ -22,6 +22,7 @@ from ultralytics.utils.callbacks.base import default_callbacks
 
 from scripts.formats import eager_output, errors, neck_dependent, table, with_rows_of
 from tests.conftest import ROOT, run
+from yolov10_dysample import exporting
 from yolov10_dysample.dysample import STYLES, TRACED_FORMS, VARIANTS, DySample
 from yolov10_dysample.exporting import OPSETS, SAMPLING_SWITCH, on_export_start
 
@@ -512,6 +513,21 @@ def test_sampling_by_gathers_gives_eager_torchs_outputs_without_grid_sample(mode
         x = images(**shape)
         found = errors(torch.as_tensor(run_onnx(file, x)), eager_output(models[name].model, x))
         assert max(found.values()) < FLOAT32, found
+
+
+def test_gathers_are_refused_for_ncnn_because_it_cannot_load_what_comes_of_them(models, tmp_path, monkeypatch):
+    runtime(*NCNN)
+    import ncnn
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checks, "AUTOINSTALL", False)
+    monkeypatch.setattr(exporting, "_GRID_SAMPLE_ONLY", ())
+    loaded = {}
+    for sampling in ("auto", "gather"):
+        monkeypatch.setenv(SAMPLING_SWITCH, sampling)
+        file = models["small"].export(format="ncnn", imgsz=IMGSZ)
+        loaded[sampling] = ncnn.Net().load_param(f"{file}/model.ncnn.param") == 0
+    assert loaded == {"auto": True, "gather": False}
 
 
 def layer_nodes(folder, form, dynamic, **settings):

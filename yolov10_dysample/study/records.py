@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 
+from yolov10_dysample.study.settings import ON_REQUEST, RUNTIMES
 from yolov10_dysample.study.statistics import rounded
 
 __all__ = ["PACKAGES", "environment_record"]
 
 PACKAGES = ("yolov10-dysample", "ultralytics", "torch", "onnx", "onnxruntime", "openvino", "ncnn", "pnnx", "MNN")
-#: Named only where they are installed: few environments have them.
-RARE_PACKAGES = ("litert-torch", "ai-edge-litert", "executorch")
 
 
 def environment_record() -> dict[str, Any]:
     """Date, revision, machine and versions, as every record has them."""
     versions = {}
-    for name in (*PACKAGES, *RARE_PACKAGES):
+    rare = [package for runtime in ON_REQUEST for package in RUNTIMES[runtime].modules.values()]
+    for name in (*PACKAGES, *rare):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
