@@ -35,8 +35,8 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[demo,export,mnn,benchmark,compare,test,lint]"
 	touch $@
 
-$(DATA): $(VENV)/installed scripts/make_digits.py
-	$(BIN)/python scripts/make_digits.py --out $(dir $(DATA)) --force
+$(DATA): $(VENV)/installed scripts/make_digits.py scripts/dataset_folder.py
+	$(BIN)/python -m scripts.make_digits --out $(dir $(DATA)) --force
 
 demo: $(DATA) ## Train, validate, predict and export yolov10n-dysample with stock yolo commands (about 6 minutes)
 	@rm -rf $(RUN)
@@ -57,17 +57,17 @@ quick: $(VENV)/installed ## Run the tests that neither train, nor start many pro
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)=logical -m "not slow"
 
 compat: $(VENV)/installed ## Test the oldest, middle and newest versions, each installed apart (half an hour, several GB)
-	$(BIN)/python scripts/compat.py $(PYTHONS)
+	$(BIN)/python -m scripts.compat $(PYTHONS)
 
 bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.*, docs/speed.md, the README (up to half an hour)
 	$(BIN)/yolov10-dysample benchmark reference=tests/reference/published_dysample.py out=results/speed.json
-	$(BIN)/python scripts/speed_report.py results/speed.json --docs
+	$(BIN)/python -m scripts.speed_report results/speed.json --docs
 
 gpu: $(VENV)/installed ## On a machine with NVIDIA GPUs: test, train, time and export; writes results/gpu.json, docs/speed.md
 	$(BIN)/python -m scripts.gpu
 
-$(COMPARE_DATA): $(VENV)/installed scripts/make_digits.py
-	$(BIN)/python scripts/make_digits.py --out $(dir $@) --imgsz 96 --train 640 --val 320 --min-size 8 --force
+$(COMPARE_DATA): $(VENV)/installed scripts/make_digits.py scripts/dataset_folder.py
+	$(BIN)/python -m scripts.make_digits --out $(dir $@) --imgsz 96 --train 640 --val 320 --min-size 8 --force
 
 compare: $(COMPARE_DATA) ## Train yolov10n with each upsampling, in pairs over 5 seeds; stop it at any time (2 hours)
 	$(COMPARE) data=$(COMPARE_DATA) arms=$(COMPARE_ARMS) out=$(COMPARE_OUT)/scratch $(COMPARE_TRAIN) epochs=15

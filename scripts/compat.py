@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scripts.make_digits import make_digits
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "compat"
 
@@ -111,10 +113,7 @@ def _wheel() -> Path:
 
 
 def _data_set() -> Path:
-    size = ("--train", "24", "--val", "8", "--imgsz", "64")
-    make = ROOT / "scripts" / "make_digits.py"
-    subprocess.run([sys.executable, make, "--out", BUILD / "digits", *size], check=True, stdout=subprocess.DEVNULL)
-    return BUILD / "digits" / "data.yaml"
+    return make_digits(BUILD / "digits", train=24, val=8, imgsz=64).data
 
 
 def _find_python(version: str, given: Iterable[str]) -> str | None:

@@ -279,7 +279,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("ultralytics", "torch"))
     lines = [
         f"{versions}, Python {platform.python_version()}, {platform.system()} {platform.machine()}, no GPU. Written by "
-        f"`python scripts/formats.py`.",
+        f"`python -m scripts.formats`.",
         "",
         f"Every format of `yolo export` at its defaults, imgsz={IMGSZ}, on models whose detections depend on the neck. "
         f"*agrees*: run in its own runtime through Ultralytics, boxes and scores are within {AGREES:g} of eager "

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from scripts.formats import MODELS, eager_output, errors, neck_dependent
+from scripts.make_digits import make_digits
 from yolov10_dysample.commands.main import main as run_command
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.json_files import write_json
@@ -66,8 +67,7 @@ def train_an_epoch(folder: Path, device: str) -> dict[str, Any]:
     Raises:
         RuntimeError: If it does not end well, or not with finite losses.
     """
-    digits = (sys.executable, ROOT / "scripts/make_digits.py", "--out", "digits", "--train", "64", "--val", "16")
-    _run(folder, *digits, "--imgsz", "64")
+    make_digits(folder / "digits", train=64, val=16, imgsz=64)
     images = 8 * (device.count(",") + 1)
     words = f"model=yolov10n-dysample.yaml data=digits/data.yaml imgsz=64 epochs=1 plots=False batch={images}"
     start = time.monotonic()

@@ -3,27 +3,26 @@ photographs, in Ultralytics YOLO format, so that training, validation and the de
 must never use the network, never show a validation digit or a validation part of a photograph in training, and never
 delete or change a folder it did not write.
 
-Run ``python scripts/make_digits.py --help``, or call :func:`make_digits` from another script.
+Run ``python -m scripts.make_digits --help`` in the repository's folder, or call :func:`make_digits` from another
+script.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
-import re
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from scripts.dataset_folder import Dataset, Maker, data_yaml, encode_png, require_whole_number
+
 SPLITS = ("train", "val")
-RECIPE = "make_digits 1"  # goes up when the same arguments give other images, or an old folder would pass for a new one
 VAL_DIGITS = 0.2
 VAL_PHOTO = 1 / 3
 CROP_SIDE = (80, 200)  # the validation part of a photograph is 213 px wide, and both splits must see the same scales
@@ -33,9 +32,6 @@ OPACITY = (0.8, 1.0)
 MARGIN = 2
 ATTEMPTS = 40
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-OWN_FILE = re.compile(
-    r"data\.yaml|digits\.(json|csv)|contact_sheet\.png|images/(train|val)/\d{6,}\.(png|npy)|labels/(train|val)(/\d{6,}\.txt|\.cache)"
-)  # .cache and .npy are what Ultralytics leaves beside labels and images
 
 
 class Box(NamedTuple):
@@ -85,11 +81,7 @@ class Recipe:
     def __post_init__(self) -> None:
         lowest = {"seed": 0}
         for name, value in vars(self).items():
-            least = lowest.get(name, 1)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"{name} must be a whole number of at least {least}, got {value!r}; write {name}={least} or more"
-                )
+            require_whole_number(name, value, lowest.get(name, 1))
         if self.classes not in (1, 10):
             raise ValueError(
                 f"classes must be 1 (any digit) or 10 (0 to 9), got {self.classes}; write classes=1 or classes=10"
@@ -110,27 +102,17 @@ class Recipe:
         """Class names, in label order."""
         return ["digit"] if self.classes == 1 else [str(value) for value in range(10)]
 
-    def record(self) -> dict[str, str | int]:
-        """What ``digits.json`` holds: the mark of this script and the arguments."""
-        return {"made_by": RECIPE, **vars(self)}
+
+def files(record: dict[str, Any]) -> list[str]:
+    """The files of a data set with these arguments."""
+    names = ["data.yaml", "digits.csv", "digits.json", "contact_sheet.png"]
+    for split in SPLITS:
+        for index in range(record[split]):
+            names += [f"images/{split}/{index:06d}.png", f"labels/{split}/{index:06d}.txt"]
+    return names
 
 
-@dataclass(frozen=True)
-class DigitsDataset:
-    """A data set on disk. ``made`` is False when the folder was there already, made with the same arguments."""
-
-    root: Path
-    made: bool
-
-    @property
-    def data(self) -> Path:
-        """The file to give to Ultralytics as ``data=``."""
-        return self.root / "data.yaml"
-
-    def manifest(self) -> list[dict[str, str]]:
-        """Rows of ``digits.csv``, one a box: split, image, digit (row in ``load_digits()``), value, x, y, w, h."""
-        with (self.root / "digits.csv").open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+MAKER = Maker("digits", "make_digits", version=1, files=files)
 
 
 def load_sources() -> Sources:
@@ -288,11 +270,6 @@ def paste(image: np.ndarray, alpha: np.ndarray, x: int, y: int, rng: np.random.G
     spot[:] = np.rint(spot * (1 - weight) + ink * weight).astype(np.uint8)
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """PNG of an RGB image. ``cv2.imwrite`` is not used: on Windows it cannot open a path that is not ASCII."""
-    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
-
-
 def label_lines(boxes: list[Box], recipe: Recipe) -> str:
     """YOLO labels: class, then centre x, centre y, width and height as shares of the image."""
     lines = []
@@ -301,24 +278,6 @@ def label_lines(boxes: list[Box], recipe: Recipe) -> str:
         label = box.value if recipe.classes == 10 else 0
         lines.append(f"{label} {' '.join(f'{share:.6f}' for share in shares)}\n")
     return "".join(lines)
-
-
-def path_line(root: Path) -> str:
-    """The ``path`` of data.yaml, as JSON, which YAML reads whatever the folder is called.
-
-    It is absolute, since Ultralytics looks for a relative one in its own ``datasets_dir``, and older versions do the
-    same with the folder of the YAML when ``path`` is left out.
-    """
-    return f"path: {json.dumps(root.as_posix(), ensure_ascii=False)}"
-
-
-def data_yaml(root: Path, recipe: Recipe) -> str:
-    """Text of data.yaml for a data set that will live in ``root``."""
-    names = "".join(f"  {label}: {json.dumps(name)}\n" for label, name in enumerate(recipe.names))
-    return (
-        "# Written by scripts/make_digits.py; after a move of the folder, run the script again to correct the path.\n"
-        f"{path_line(root)}\ntrain: images/train\nval: images/val\nnc: {recipe.classes}\nnames:\n{names}"
-    )
 
 
 def contact_sheet(
@@ -374,7 +333,7 @@ def draw_box(tile: np.ndarray, box: Box, zoom: float, recipe: Recipe) -> None:
 
 
 def write_dataset(folder: Path, root: Path, recipe: Recipe, progress: Callable[[int, int], None] | None) -> None:
-    """Write the whole data set to ``folder``, with the path of ``root``, where it will be moved to."""
+    """Write all but the record to ``folder``, with the path of ``root``, where it will be moved to."""
     sources = load_sources()
     pools = split_digits(sources.values, recipe.seed)
     shown: dict[str, list[Scene]] = {split: [] for split in SPLITS}
@@ -397,73 +356,8 @@ def write_dataset(folder: Path, root: Path, recipe: Recipe, progress: Callable[[
     with (folder / "digits.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(manifest)
     (folder / "contact_sheet.png").write_bytes(encode_png(contact_sheet(shown, recipe)))
-    (folder / "data.yaml").write_text(data_yaml(root, recipe), encoding="utf-8", newline="\n")
-    (folder / "digits.json").write_text(json.dumps(recipe.record(), indent=1) + "\n", encoding="utf-8", newline="\n")
-
-
-def read_record(root: Path) -> dict[str, str | int]:
-    """Read what this script recorded in a folder that exists.
-
-    Raises:
-        FileExistsError: the folder, or a file in it, was not written by this script.
-    """
-    try:
-        record = json.loads((root / "digits.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        record = None
-    if not isinstance(record, dict) or not str(record.get("made_by")).startswith("make_digits "):
-        raise FileExistsError(
-            f"out must be new or a folder that make_digits wrote, got {root}, which is neither; write another out"
-        )
-    return record
-
-
-def check_complete(root: Path, recipe: Recipe) -> None:
-    """Raise FileExistsError when files of the data set have gone missing since it was made."""
-    names = ["data.yaml", "digits.csv"]
-    for split in SPLITS:
-        for index in range(getattr(recipe, split)):
-            names += [f"images/{split}/{index:06d}.png", f"labels/{split}/{index:06d}.txt"]
-    missing = [name for name in names if not (root / name).is_file()]
-    if missing:
-        raise FileExistsError(
-            f"a data set must hold all its files, {root} lacks {len(missing)} of {len(names)} ({missing[0]}); "
-            "add force=True (--force) to make it again"
-        )
-
-
-def check_replaceable(root: Path) -> None:
-    """Raise FileExistsError when a folder holds files that this script did not write, which a rebuild would lose."""
-    files = (
-        path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if not path.is_dir() or path.is_symlink()
-    )
-    foreign = [name for name in files if not OWN_FILE.fullmatch(name)]
-    if foreign:
-        raise FileExistsError(
-            f"force replaces only files that make_digits wrote, {root} also holds {len(foreign)} other ({foreign[0]}); "
-            "move them elsewhere or write another out"
-        )
-
-
-def correct_path(data: Path) -> None:
-    """Point data.yaml at its own folder again after the folder was moved; all else in it is left as it is."""
-    old = data.read_text(encoding="utf-8")
-    new = re.sub(r"^path:.*$", lambda _: path_line(data.parent), old, count=1, flags=re.MULTILINE)
-    if new != old:
-        data.write_text(new, encoding="utf-8", newline="\n")
-
-
-def move_in(new: Path, old: Path, root: Path) -> None:
-    """Put the finished folder ``new`` at ``root``; what was there goes to ``old``, and back if that fails."""
-    replaced = root.exists()
-    if replaced:
-        root.rename(old)
-    try:
-        new.rename(root)
-    except OSError:
-        if replaced:
-            old.rename(root)
-        raise
+    text = data_yaml("make_digits", root, SPLITS, recipe.names)
+    (folder / "data.yaml").write_text(text, encoding="utf-8", newline="\n")
 
 
 def make_digits(
@@ -479,12 +373,12 @@ def make_digits(
     seed: int = 0,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> DigitsDataset:
+) -> Dataset:
     """Make the data set, or find it already made with the same arguments.
 
     The same arguments give the same images and labels byte for byte (with the same versions of NumPy, OpenCV and
-    Pillow). Everything is written to a temporary folder beside ``out`` and renamed at the end, so ``out`` is never
-    half-written.
+    Pillow). ``digits.csv`` has a row a box: split, image, digit (row in ``load_digits()``), value, x, y, w, h.
+    Everything is written to a temporary folder beside ``out`` and renamed at the end, so ``out`` is never half-written.
 
     Args:
         out (str | Path): folder of the data set; must not exist, or be one that this function wrote.
@@ -515,40 +409,20 @@ def make_digits(
         ['contact_sheet.png', 'data.yaml', 'digits.csv', 'digits.json', 'images', 'labels']
     """
     recipe = Recipe(train, val, imgsz, classes, min_size, max_size, max_digits, seed)
-    root = Path(out).expanduser().resolve()
-    if root.exists():
-        record = read_record(root)
-        if force:
-            check_replaceable(root)
-        elif record == recipe.record():
-            check_complete(root, recipe)
-            correct_path(root / "data.yaml")
-            return DigitsDataset(root, made=False)
-        else:
-            wanted = recipe.record()
-            changed = ", ".join(
-                f"{key}={record.get(key)!r} (now {wanted[key]!r})" for key in wanted if record.get(key) != wanted[key]
-            )
-            raise FileExistsError(
-                f"an existing data set is kept unless forced, {root} was made with {changed or 'other arguments'}; "
-                "add force=True (--force) or write another out"
-            )
-    root.parent.mkdir(parents=True, exist_ok=True)
-    # The temporary folder is private to its maker (mode 0700), so what is moved out of it is a folder inside.
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as work:
-        write_dataset(Path(work) / "new", root, recipe, progress)
-        move_in(Path(work) / "new", Path(work) / "old", root)
-    return DigitsDataset(root, made=True)
+
+    def write(folder: Path, root: Path) -> dict[str, Any]:
+        write_dataset(folder, root, recipe, progress)
+        return {}
+
+    return MAKER.make(out, vars(recipe), write, force)
 
 
-def describe(dataset: DigitsDataset) -> str:
+def describe(dataset: Dataset) -> str:
     """Where the data set is, and how many images and boxes of which size it holds."""
     rows = dataset.manifest()
     sizes = np.array([max(int(row["w"]), int(row["h"])) for row in rows])
     quartiles = " / ".join(f"{size:g}" for size in np.percentile(sizes, (0, 25, 50, 75, 100), method="nearest"))
-    lines = [
-        f"{'made' if dataset.made else 'already there, made with the same arguments; nothing to do:'} {dataset.root}"
-    ]
+    lines = [dataset.headline]
     for split in SPLITS:
         images = len(list((dataset.root / "images" / split).glob("*.png")))
         lines.append(f"  {split + ':':6} {images} images, {sum(row['split'] == split for row in rows)} boxes")
@@ -572,6 +446,7 @@ def show_progress(done: int, total: int) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Command line of :func:`make_digits`."""
     parser = argparse.ArgumentParser(
+        prog="python -m scripts.make_digits",
         description="Make a digit detection data set from what scikit-learn ships, without a download.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -8,21 +8,18 @@ Run ``python -m scripts.make_trees --help`` in the repository's folder, or call 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import tempfile
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from scripts.make_digits import correct_path, encode_png, move_in, path_line
+from scripts.dataset_folder import Dataset, Maker, data_yaml, encode_png, require_whole_number
 from scripts.wheels import Wheel, read_members
 
-MADE_BY = "make_trees 1"  # goes up when the same arguments give other images, or an old folder would pass for a new one
+MAKER = Maker("trees", "make_trees", version=1, files=lambda record: record["files"])
 DEEPFOREST = Wheel("deepforest", "2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54", 20)
 LICENSE = "deepforest-2.1.0.dist-info/licenses/LICENSE"
 #: The photographs of the wheel, by the names that they have here.
@@ -86,10 +83,7 @@ class Recipe:
         least = {"imgsz": 32, "stride": 1, "val_stride": 1}
         for name, lowest in least.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise ValueError(
-                    f"{name} must be a whole number of at least {lowest}, got {value!r}; write {name}={lowest} or more"
-                )
+            require_whole_number(name, value, lowest)
             if value > self.imgsz:
                 raise ValueError(
                     f"{name} must not exceed imgsz, or trees between tiles are lost, got {name}={value} and "
@@ -104,28 +98,6 @@ class Recipe:
             "val": (self.val,),
             "test": TEST_PLOTS,
         }
-
-    def record(self) -> dict[str, str | int]:
-        """What ``trees.json`` holds beside the list of files: the mark of this script and the arguments."""
-        return {"made_by": MADE_BY, **vars(self)}
-
-
-@dataclass(frozen=True)
-class TreesDataset:
-    """A data set on disk. ``made`` is False when the folder was there already, made with the same arguments."""
-
-    root: Path
-    made: bool
-
-    @property
-    def data(self) -> Path:
-        """The file to give to Ultralytics as ``data=``."""
-        return self.root / "data.yaml"
-
-    def manifest(self) -> list[dict[str, str]]:
-        """Rows of ``trees.csv``, one a box: split, plot, image, tree (object in the plot's XML, from 0), x, y, w, h."""
-        with (self.root / "trees.csv").open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
 
 
 def read_boxes(xml: bytes) -> np.ndarray:
@@ -214,14 +186,6 @@ def label_lines(boxes: np.ndarray, imgsz: int) -> str:
     return "".join(f"0 {' '.join(f'{share:.6f}' for share in row)}\n" for row in shares)
 
 
-def data_yaml(root: Path) -> str:
-    """Text of data.yaml for a data set that will live in ``root``."""
-    return (
-        "# Written by scripts/make_trees.py; after a move of the folder, run the script again to correct the path.\n"
-        f"{path_line(root)}\ntrain: images/train\nval: images/val\ntest: images/test\nnc: 1\nnames:\n  0: tree\n"
-    )
-
-
 def readme(recipe: Recipe, tiles: dict[str, list[Tile]]) -> str:
     """Text of the data set's own README: where it comes from, whose it is, and by which rules it was cut."""
     rows = "".join(
@@ -292,8 +256,12 @@ def draw_tile(tile: Tile, cell: int) -> np.ndarray:
     return picture
 
 
-def write_dataset(folder: Path, root: Path, recipe: Recipe) -> None:
-    """Write the whole data set to ``folder``, with the path of ``root``, where it will be moved to."""
+def write_dataset(folder: Path, root: Path, recipe: Recipe) -> list[str]:
+    """Write all but the record to ``folder``, with the path of ``root``, where it will be moved to.
+
+    Returns:
+        The names of the files.
+    """
     (licence,) = read_members(DEEPFOREST, LICENSE)
     tiles = {
         split: [
@@ -314,70 +282,12 @@ def write_dataset(folder: Path, root: Path, recipe: Recipe) -> None:
             for tree, (left, top, right, bottom) in zip(tile.trees.tolist(), tile.boxes.tolist(), strict=True):
                 manifest.append((split, tile.plot, tile.name, tree, left, top, right - left, bottom - top))
     files["README.md"] = readme(recipe, tiles).encode()
-    files["data.yaml"] = data_yaml(root).encode()
+    files["data.yaml"] = data_yaml("make_trees", root, list(tiles), ["tree"]).encode()
     files["trees.csv"] = "".join(f"{','.join(map(str, row))}\n" for row in manifest).encode()
-    record = {**recipe.record(), "files": sorted([*files, "trees.json"])}
-    files["trees.json"] = (json.dumps(record, indent=1) + "\n").encode()
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-
-
-def read_record(root: Path) -> tuple[dict[str, str | int], list[str]]:
-    """Read what this script recorded in a folder that exists: the arguments, and the files it wrote.
-
-    Raises:
-        FileExistsError: the folder was not written by this script.
-    """
-    try:
-        record = json.loads((root / "trees.json").read_text(encoding="utf-8"))
-        files = record.pop("files")
-        ours = str(record["made_by"]).startswith("make_trees ")
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
-        ours = False
-    if not ours:
-        raise FileExistsError(
-            f"out must be new or a folder that make_trees wrote, got {root}, which is neither; write another out"
-        )
-    return record, files
-
-
-def check_replaceable(root: Path, files: list[str]) -> None:
-    """Raise FileExistsError when a folder holds files that this script did not write, which a rebuild would lose."""
-    present = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir() or path.is_symlink()}
-    caches = {f"labels/{split}.cache" for split in ("train", "val", "test")}
-    caches |= {f"{name[:-4]}.npy" for name in files if name.endswith(".png")}  # cache=disk of Ultralytics
-    foreign = sorted(present - set(files) - caches)
-    if foreign:
-        raise FileExistsError(
-            f"force replaces only files that make_trees wrote, {root} also holds {len(foreign)} other ({foreign[0]}); "
-            "move them elsewhere or write another out"
-        )
-
-
-def keep_existing(root: Path, recipe: Recipe, record: dict[str, str | int], files: list[str]) -> TreesDataset:
-    """The data set that is already in ``root``, its path corrected after a move.
-
-    Raises:
-        FileExistsError: it was made with other arguments, or lacks files.
-    """
-    wanted = recipe.record()
-    if record != wanted:
-        changed = ", ".join(
-            f"{key}={record.get(key)!r} (now {wanted[key]!r})" for key in wanted if record.get(key) != wanted[key]
-        )
-        raise FileExistsError(
-            f"an existing data set is kept unless forced, {root} was made with {changed or 'other arguments'}; "
-            "add force=True (--force) or write another out"
-        )
-    missing = [name for name in files if not (root / name).is_file()]
-    if missing:
-        raise FileExistsError(
-            f"a data set must hold all its files, {root} lacks {len(missing)} of {len(files)} ({missing[0]}); "
-            "add force=True (--force) to make it again"
-        )
-    correct_path(root / "data.yaml")
-    return TreesDataset(root, made=False)
+    return sorted(files)
 
 
 def make_trees(
@@ -388,7 +298,7 @@ def make_trees(
     val_stride: int | None = None,
     val: str = "541000",
     force: bool = False,
-) -> TreesDataset:
+) -> Dataset:
     """Make the data set, or find it already made with the same arguments.
 
     The same arguments give the same bytes in every file but ``data.yaml``, which holds the folder's path (with the same
@@ -418,26 +328,17 @@ def make_trees(
         val_stride=imgsz if val_stride is None else val_stride,
         val=val,
     )
-    root = Path(out).expanduser().resolve()
-    if root.exists():
-        record, files = read_record(root)
-        if not force:
-            return keep_existing(root, recipe, record, files)
-        check_replaceable(root, files)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    # The temporary folder is private to its maker (mode 0700), so what is moved out of it is a folder inside.
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as work:
-        write_dataset(Path(work) / "new", root, recipe)
-        move_in(Path(work) / "new", Path(work) / "old", root)
-    return TreesDataset(root, made=True)
+
+    def write(folder: Path, root: Path) -> dict[str, Any]:
+        return {"files": [*write_dataset(folder, root, recipe), "trees.json"]}
+
+    return MAKER.make(out, vars(recipe), write, force)
 
 
-def describe(dataset: TreesDataset) -> str:
+def describe(dataset: Dataset) -> str:
     """Where the data set is, and how many images and boxes of which size it holds."""
     rows = dataset.manifest()
-    lines = [
-        f"{'made' if dataset.made else 'already there, made with the same arguments; nothing to do:'} {dataset.root}"
-    ]
+    lines = [dataset.headline]
     for split in ("train", "val", "test"):
         images = len(list((dataset.root / "images" / split).glob("*.png")))
         boxes = [(int(row["w"]), int(row["h"])) for row in rows if row["split"] == split]

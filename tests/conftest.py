@@ -18,6 +18,7 @@ import yaml
 from filelock import FileLock
 
 from scripts.coco_weights import coco_weights
+from scripts.make_digits import make_digits
 from tests import fork_server
 from tests.stubs import STUBS, write_files
 
@@ -153,10 +154,9 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 @pytest.fixture(scope="session")
 def digits(once) -> Path:
     """The data.yaml of a small embedded data set: 24 + 8 images of 64 px. Nobody writes there."""
-    sizes = ("--train", "24", "--val", "8", "--imgsz", "64")
 
     def draw(folder: Path) -> None:
-        run(sys.executable, ROOT / "scripts/make_digits.py", "--out", folder / "digits", *sizes, cwd=folder)
+        make_digits(folder / "digits", train=24, val=8, imgsz=64)
 
     return once("data", draw) / "digits" / "data.yaml"
 

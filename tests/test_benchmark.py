@@ -751,21 +751,21 @@ def test_a_checkpoint_is_exported_elsewhere_than_beside_it_and_keeps_its_offsets
 def test_the_docs_have_what_the_record_gives(file, written):
     record = json.loads((ROOT / "results/speed.json").read_text())
     document = (ROOT / file).read_text(encoding="utf-8")
-    assert written(document, record) == document, "run: python scripts/speed_report.py --docs"
+    assert written(document, record) == document, "run: python -m scripts.speed_report --docs"
     assert (ROOT / "results/speed.png").is_file()
 
 
 def test_the_docs_show_every_run_of_the_benchmark():
     record = json.loads((ROOT / "results/bench.json").read_text())
     document = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
-    assert with_runs(document, record) == document, "run: python scripts/speed_report.py --docs"
+    assert with_runs(document, record) == document, "run: python -m scripts.speed_report --docs"
     assert list(record["runs"][-1]["ratios"]) == list(ratios(json.loads((ROOT / "results/speed.json").read_text())))
 
 
 def test_the_docs_show_the_runtimes_that_are_measured_on_request():
     record = json.loads((ROOT / "results/requested.json").read_text())
     document = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
-    assert speed_report.with_requested(document, record) == document, "run: python scripts/speed_report.py --docs"
+    assert speed_report.with_requested(document, record) == document, "run: python -m scripts.speed_report --docs"
     measured = {name: runtime["candidates"] for name, runtime in record["model"]["runtimes"].items() if name != "torch"}
     assert tuple(measured) == ON_REQUEST
     for name, candidates in measured.items():  # what the choice of the form goes by

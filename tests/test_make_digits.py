@@ -5,7 +5,6 @@ train, download or write outside the temporary folders of pytest.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import json
 import re
@@ -20,11 +19,8 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "make_digits.py"
-spec = importlib.util.spec_from_file_location("make_digits", SCRIPT)
-make_digits = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = make_digits  # dataclasses look their module up
-spec.loader.exec_module(make_digits)
+from scripts import make_digits
+from tests.conftest import ROOT
 
 DIGITS = load_digits()
 SMALL = {"train": 4, "val": 2, "imgsz": 64}
@@ -387,13 +383,9 @@ def test_without_scikit_learn_the_error_says_what_to_install(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, cwd=cwd, text=True, capture_output=True, timeout=60, check=False)
-
-
 @pytest.mark.slow
-def test_the_command_works_from_another_folder_and_reports_what_it_made(tmp_path):
+def test_the_command_reports_what_it_made_and_what_it_keeps(tmp_path):
+    root = tmp_path / "datasets" / "digits"
     options = (
         "--train=4",
         "--val=2",
@@ -404,8 +396,12 @@ def test_the_command_works_from_another_folder_and_reports_what_it_made(tmp_path
         "--max-digits=3",
         "--seed=4",
     )
-    first = cli(*options, cwd=tmp_path)
-    root = tmp_path / "datasets" / "digits"
+
+    def command(*more: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "scripts.make_digits", f"--out={root}", *options, *more]
+        return subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=60, check=False)
+
+    first = command()
     assert first.returncode == 0, first.stderr
     assert first.stderr == "composing images: 6/6\n"
     boxes = Counter(name.split("/")[0] for name, found in labels(root, 64).items() for _ in found)
@@ -419,14 +415,14 @@ def test_the_command_works_from_another_folder_and_reports_what_it_made(tmp_path
     record = json.loads((root / "digits.json").read_text())
     assert [f"--{name.replace('_', '-')}={value}" for name, value in record.items() if name != "made_by"] == [*options]
 
-    again = cli(*options, cwd=tmp_path)
+    again = command()
     assert again.returncode == 0
     assert again.stdout.startswith("already there, made with the same arguments; nothing to do")
 
-    other = cli(*options, "--seed=5", cwd=tmp_path)
+    other = command("--seed=5")
     assert other.returncode == 2
     assert "seed=4 (now 5); add force=True (--force)" in other.stderr
     assert "Traceback" not in other.stderr
 
-    assert cli(*options, "--seed=5", "--force", cwd=tmp_path).returncode == 0
+    assert command("--seed=5", "--force").returncode == 0
     assert json.loads((root / "digits.json").read_text())["seed"] == 5

@@ -138,6 +138,6 @@ def test_the_docs_have_what_the_record_gives_or_that_there_is_none():
     file = ROOT / "results/gpu.json"
     record = json.loads(file.read_text()) if file.is_file() else None
     document = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
-    assert with_gpu_section(document, record) == document, "run: python scripts/speed_report.py --docs"
+    assert with_gpu_section(document, record) == document, "run: python -m scripts.speed_report --docs"
     assert record or "None of this was run on a GPU by us" in document
     assert Path(ROOT / "docs/export.md").read_text().count("make gpu") == 1

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from scripts import make_trees, timings, wheels
-from scripts.make_digits import encode_png
+from scripts.dataset_folder import Dataset, encode_png
 from tests.conftest import ROOT, clean_environ, run
 
 # Plots small enough for tests, of the shapes of the real ones: sides that no stride divides, and one below a tile's.
@@ -97,7 +97,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def labels(dataset: make_trees.TreesDataset, imgsz: int) -> dict[str, list[list[int]]]:
+def labels(dataset: Dataset, imgsz: int) -> dict[str, list[list[int]]]:
     """Label files as pixels: left, top, width, height."""
     found = {}
     for path in sorted(dataset.root.glob("labels/*/*.txt")):
@@ -109,7 +109,7 @@ def labels(dataset: make_trees.TreesDataset, imgsz: int) -> dict[str, list[list[
     return found
 
 
-def trees_of(dataset: make_trees.TreesDataset) -> dict[str, set[tuple[str, str]]]:
+def trees_of(dataset: Dataset) -> dict[str, set[tuple[str, str]]]:
     """Plot and number of every tree that a split shows."""
     shown = defaultdict(set)
     for row in dataset.manifest():
@@ -428,7 +428,7 @@ def test_the_command_makes_the_data_set_of_the_real_wheel(tmp_path, val, images,
     command = [sys.executable, "-m", "scripts.make_trees", "--out", str(tmp_path / "trees"), "--val", val]
     done = subprocess.run(command, cwd=ROOT, env=clean_environ(), text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    dataset = make_trees.TreesDataset(tmp_path / "trees", made=True)
+    dataset = Dataset(tmp_path / "trees", "trees", made=True)
     shown = trees_of(dataset)
     for split, count in images.items():
         assert len(list(dataset.root.glob(f"images/{split}/*.png"))) == count
