@@ -104,6 +104,18 @@ def test_the_picture_is_left_beside_those_of_ultralytics(train):
         assert len(image.convert("RGB").resize((100, 100)).getcolors(10_000)) > 100
 
 
+@pytest.mark.slow
+def test_the_picture_shows_the_validation_images_which_the_plots_of_ultralytics_write_over(train, monkeypatch):
+    def with_all_plots(trainer):
+        trainer.args.plots = trainer.validator.args.plots = True
+
+    drawn = []
+    monkeypatch.setattr(figures, "training", lambda fields, rows: drawn.append(fields) or BLANK)
+    trainer = train(on=[("on_train_start", with_all_plots)], drawn=True)
+    image = next(iter(trainer.test_loader))["img"][0].permute(1, 2, 0)
+    np.testing.assert_array_equal(drawn[0][0].image, image)
+
+
 def labelled(task, digits, folder):
     """The data set with the labels of a task: each box as a polygon or four corners, or with keypoints in them."""
     shutil.copytree(digits.parent, folder)

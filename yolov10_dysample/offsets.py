@@ -190,7 +190,8 @@ class OffsetRecorder:
 
     def _note_images(self, network: nn.Module, inputs: tuple[Tensor]) -> None:
         with self._raising_nothing():
-            self._seen = inputs[0][: self.images].detach().float().cpu()
+            # A copy: Ultralytics' plots multiply their images by 255, in place.
+            self._seen = inputs[0][: self.images].detach().to("cpu", torch.float32, copy=True)
 
     def _note_offset(self, layer: DySample, inputs: tuple[Tensor], output: Tensor) -> None:
         with self._raising_nothing():
