@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from tests.conftest import ROOT, Environment, StubEnvironment, copy_checkout, run
+from tests.stubs import PARSER, ULTRALYTICS, write_files
 
 BUILD = "from ultralytics import YOLO; YOLO('yolov10n-dysample.yaml'); print('built')"
 STOCK = "import torch; from ultralytics import YOLO; YOLO('yolov10n.yaml'); print('built')"
@@ -64,6 +65,38 @@ def test_it_registers_with(way, stub_environment, tmp_path):
     assert run(stub_environment.python, "-c", f"{code}\n{LOOK}", cwd=tmp_path, env=env) == (
         "yolov10_dysample.dysample True\n"
     )
+
+
+# A second thread does this while the first one is loading the host, which takes a while.
+MEANWHILE = {
+    "register": ("import yolov10_dysample.registration", "yolov10_dysample.register()", {}),
+    "import the package": ("import torch", "import yolov10_dysample", OFF),
+}
+WHILE_LOADING = """
+import faulthandler, importlib, sys, threading, time
+faulthandler.dump_traceback_later(60, exit=True)
+{before}
+first = threading.Thread(target=importlib.import_module, args=("ultralytics.nn.tasks",))
+first.start()
+while "ultralytics.nn.tasks" not in sys.modules:
+    time.sleep(0.001)
+{meanwhile}
+first.join()
+import ultralytics.nn.tasks as tasks
+while not hasattr(tasks, "DySample"):
+    time.sleep(0.001)
+print("registered")
+"""
+
+
+@pytest.mark.parametrize("what", MEANWHILE)
+def test_while_another_thread_loads_the_host_one_may(what, stub_environment, tmp_path):
+    slow = f"import time, torch\ntime.sleep(0.5)\n{PARSER}"
+    write_files(tmp_path / "slow", {**ULTRALYTICS, "ultralytics/nn/tasks.py": slow})
+    before, meanwhile, env = MEANWHILE[what]
+    code = WHILE_LOADING.format(before=before, meanwhile=meanwhile)
+    env = {**env, "PYTHONPATH": str(tmp_path / "slow")}
+    assert run(stub_environment.python, "-c", code, cwd=tmp_path, env=env) == "registered\n"
 
 
 @pytest.mark.slow

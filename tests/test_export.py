@@ -22,6 +22,7 @@ from ultralytics.utils.callbacks.base import default_callbacks
 
 from scripts.formats import eager_output, errors, neck_dependent, table, with_rows_of
 from tests.conftest import ROOT, run
+from tests.small_models import small_model
 from yolov10_dysample import exporting
 from yolov10_dysample.dysample import STYLES, TRACED_FORMS, VARIANTS, DySample
 from yolov10_dysample.exporting import OPSETS, SAMPLING_SWITCH, on_export_start
@@ -390,6 +391,18 @@ def test_an_onnx_export_samples_each_group_of_each_layer_once_with_zeros_padding
         assert settings["mode"] == b"bilinear"
         assert settings["padding_mode"] == b"zeros"
         assert settings["align_corners"] == 0
+
+
+@pytest.mark.slow
+def test_a_model_whose_callbacks_were_reset_or_made_before_is_exported_as_any_other(tmp_path, monkeypatch):
+    runtime(*ONNX)
+    monkeypatch.setenv(SAMPLING_SWITCH, "gather")
+    model = small_model(tmp_path)
+    model.reset_callbacks()
+    model.callbacks["on_export_start"] = [c for c in model.callbacks["on_export_start"] if c is not on_export_start]
+    exported = importlib.import_module("onnx").load(model.export(format="onnx", imgsz=IMGSZ))
+    assert not grid_samples(exported)
+    assert exported.opset_import[0].version == OPSETS[0] + 1
 
 
 @pytest.mark.slow

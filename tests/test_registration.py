@@ -223,6 +223,38 @@ def test_it_works_below_and_above_another_plugin_that_wraps_the_parser(monkeypat
     assert len(seen) == 2
 
 
+def test_a_later_plugin_that_the_probe_cannot_see_through_leaves_models_as_they_were(monkeypatch, caplog):
+    def no_wraps(d, ch, verbose=True, ours=tasks.parse_model):
+        if d.get("yaml_file") is None:  # the probe's model, say
+            raise ValueError("another plugin takes no such model")
+        return ours(d, ch, verbose)
+
+    registration._warn_once.cache_clear()
+    monkeypatch.setattr(tasks, "parse_model", no_wraps)
+    assert registration.register() is False
+    assert "takes no such model" in caplog.text
+    model = {"nc": 1, "yaml_file": "mine.yaml", "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "DySample", []]]}
+    assert type(tasks.parse_model({**model, "head": []}, 3, verbose=False)[0][1]) is DySample
+
+
+def test_a_second_copy_of_the_operator_is_named_as_such_and_the_first_stays_in_use(monkeypatch, caplog):
+    second = type("DySample", (DySample,), {"__module__": DySample.__module__})
+    registration._warn_once.cache_clear()
+    monkeypatch.setattr(registration, "DySample", second)
+    assert registration.register() is False
+    assert "loaded a second time in this process" in caplog.text
+    assert "start a new process" in caplog.text
+    assert tasks.DySample is DySample
+
+
+def test_what_a_newer_ultralytics_may_pass_on_when_it_reads_a_model_reaches_it(monkeypatch):
+    stock = inspect.unwrap(tasks.yaml_model_load)
+    monkeypatch.setattr(tasks, "yaml_model_load", lambda path, verbose=True: {**stock(path), "verbose": verbose})
+    registration.register()
+    for name in ("yolov10n.yaml", "yolov10n-dysample.yaml", "yolo11n-dysample.yaml"):
+        assert tasks.yaml_model_load(name, verbose=False)["verbose"] is False
+
+
 def test_models_without_dysample_reach_the_parser_untouched(monkeypatch):
     received, stock = [], inspect.unwrap(tasks.parse_model)
 

@@ -28,11 +28,15 @@ def autoload() -> None:
 def watch() -> None:
     """Register now if Ultralytics' parser is loaded, else as soon as it is."""
     parser = sys.modules.get(PARSER_MODULE)
-    # While the module still runs, the finder that is already in place registers at its end.
-    if parser is not None and not getattr(getattr(parser, "__spec__", None), "_initializing", False):
-        _register()
-    if not any(isinstance(finder, DySampleFinder) for finder in sys.meta_path):
+    is_loading = getattr(getattr(parser, "__spec__", None), "_initializing", False)
+    is_watched = any(isinstance(finder, DySampleFinder) for finder in sys.meta_path)
+    if not is_watched:
         sys.meta_path.insert(0, DySampleFinder())
+    if parser is not None and not is_loading:
+        _register()
+    elif is_loading and not is_watched:
+        # Too late for the finder, and the module may be this thread's to finish: another one waits for its end.
+        threading.Thread(target=_register, daemon=True).start()
 
 
 def _register() -> None:

@@ -38,7 +38,7 @@ from yolov10_dysample.rows import (
 from yolov10_dysample.training_plots import CALLBACKS
 from yolov10_dysample.version import __version__
 
-#: All that this package changes in a process, as (what, how). The README repeats this list.
+#: All that this package changes in a process, as (what, how). docs/how-it-works.md repeats this list.
 HOST_CHANGES = (
     ("sys.meta_path", "a finder added: it registers DySample as soon as ultralytics.nn.tasks has been loaded"),
     ("ultralytics.nn.tasks.DySample", "added: the model parser looks layers up there"),
@@ -60,6 +60,11 @@ HOST_CHANGES = (
         + " added: leave in a run's folder, and with its loggers, what DySample layers learn",
     ),
     (
+        "ultralytics.*.add_integration_callbacks",
+        "wrapped in each loaded module that has it: what runs without these callbacks gets them, as with a model that "
+        "was made before, or whose callbacks were reset",
+    ),
+    (
         "MNN.tools.utils.log",
         "kept out of exports to MNN, of stock models too: loading this usage log of MNN's runs pip install",
     ),
@@ -79,7 +84,8 @@ def register() -> bool:
     """Make DySample known to Ultralytics. May be called any number of times, at any time, from any thread.
 
     Returns:
-        bool: Whether ``DySample`` rows work from here on. If not, a warning has said why and nothing was changed.
+        bool: Whether this process was fit to be registered with. If not, a warning has said why, and nothing was
+            changed: what an earlier call registered still works.
 
     Example:
         >>> register()
@@ -88,9 +94,11 @@ def register() -> bool:
         >>> YOLO("yolov10n-dysample.yaml").model.model[11].in_channels
         256
     """
+    # Imported before the lock is taken: the thread that is loading one of them calls this function at its end.
+    tasks = importlib.import_module("ultralytics.nn.tasks")
+    modules = importlib.import_module("ultralytics.nn.modules")
+    callbacks = importlib.import_module("ultralytics.utils.callbacks.base")
     with _lock:
-        tasks = importlib.import_module("ultralytics.nn.tasks")
-        modules = importlib.import_module("ultralytics.nn.modules")
         incompatibility = _incompatibility(tasks, modules)
         if incompatibility:
             _warn_once(incompatibility)
@@ -105,10 +113,9 @@ def register() -> bool:
         _wrap(tasks, "yaml_model_load", _with_dysample_models)
         for model_class in (getattr(tasks, name) for name in _RUN_WHEN_BUILT if hasattr(tasks, name)):
             _wrap(model_class, "__init__", _with_explained_sizes)
-        for callback in (on_export_start, *CALLBACKS):
-            callbacks = _default_callbacks(callback.__name__)
-            if callback not in callbacks:
-                callbacks.append(callback)
+        _add_callbacks(callbacks.default_callbacks)
+        if hasattr(callbacks, "add_integration_callbacks"):
+            _wrap(callbacks, "add_integration_callbacks", _with_dysample_callbacks)
         torch.serialization.add_safe_globals([DySample])
     return True
 
@@ -135,6 +142,11 @@ def _incompatibility(tasks: ModuleType, modules: ModuleType) -> str | None:
         return _no_fit(fault)
     for namespace in (tasks, modules):
         other = getattr(namespace, "DySample", DySample)
+        if other is not DySample and getattr(other, "__module__", None) == DySample.__module__:
+            return (
+                "yolov10_dysample was loaded a second time in this process, and models are built with the first copy: "
+                "start a new process to use a changed one"
+            )
         if other is not DySample:
             return (
                 f"{namespace.__name__}.DySample is already there, from {getattr(other, '__module__', 'elsewhere')}: it "
@@ -155,12 +167,16 @@ def _missing_function(tasks: ModuleType) -> str | None:
 
 def _parser_fault(tasks: ModuleType) -> str | None:
     """What the parser does wrong with DySample rows, tried without leaving a trace in the parser's module."""
+    before = getattr(tasks, ROW_NAME, None)
     setattr(tasks, ROW_NAME, RowBuilder)
     try:
         # Ultralytics' own function: what other plugins have wrapped round it need not see a model nobody asked for.
         return find_parser_fault(inspect.unwrap(tasks.parse_model))
     finally:
-        delattr(tasks, ROW_NAME)
+        if before is None:
+            delattr(tasks, ROW_NAME)
+        else:  # from an earlier call: models are built with it
+            setattr(tasks, ROW_NAME, before)
 
 
 def _no_fit(fault: str) -> str:
@@ -171,8 +187,11 @@ def _no_fit(fault: str) -> str:
     )
 
 
-def _default_callbacks(event: str) -> list[Callable]:
-    return importlib.import_module("ultralytics.utils.callbacks.base").default_callbacks.setdefault(event, [])
+def _add_callbacks(callbacks: dict[str, list[Callable]]) -> None:
+    for callback in (on_export_start, *CALLBACKS):
+        of_event = callbacks.setdefault(callback.__name__, [])
+        if callback not in of_event:
+            of_event.append(callback)
 
 
 @functools.cache
@@ -223,12 +242,27 @@ def _with_explained_sizes(init: Callable) -> Callable:
     return __init__
 
 
+def _with_dysample_callbacks(add_integration_callbacks: Callable) -> Callable:
+    """Called with each trainer, validator, predictor and exporter: a model's own callbacks may lack DySample's."""
+
+    def add(instance: Any, *args: Any, **kwargs: Any) -> Any:
+        result = add_integration_callbacks(instance, *args, **kwargs)
+        if isinstance(getattr(instance, "callbacks", None), dict):
+            _add_callbacks(instance.callbacks)
+        return result
+
+    return add
+
+
 def _with_dysample_models(yaml_model_load: Callable) -> Callable:
     """What Ultralytics finds is Ultralytics': only a file that it misses is looked up here."""
 
-    def load(path: str | Path) -> dict[str, Any]:
+    def load(path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        def read(path: str | Path) -> dict[str, Any]:
+            return yaml_model_load(path, *args, **kwargs)
+
         try:
-            model = yaml_model_load(path)
+            model = read(path)
         except FileNotFoundError:
             if not means_dysample(path):
                 raise
@@ -237,7 +271,7 @@ def _with_dysample_models(yaml_model_load: Callable) -> Callable:
                 _check_has_rows(model, path)
             return model
         config = find_config(path)
-        model = yaml_model_load(config) if config else _converted_stock(str(path), yaml_model_load)
+        model = read(config) if config else _converted_stock(str(path), read)
         model["yaml_file"] = str(path)  # exports are named after it and written beside it
         return model
 
