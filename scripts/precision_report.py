@@ -28,22 +28,24 @@ NEGLIGIBLE = 0.001
 def section(record: dict[str, Any]) -> str:
     """The tables, and what must be known to read them."""
     settings = record["settings"]
-    boxes = next(iter(next(iter(record["formats"].values()))["precisions"].values()))["stock"]["boxes"]
+    arms = next(iter(next(iter(record["formats"].values()))["precisions"].values()))
     return "\n\n".join(
         [
-            f"YOLOv10n of COCO at {settings['imgsz']} px, on {settings['images']} photographs and parts of photographs "
-            f"in which stock finds {boxes} boxes. Each export against its own float32 export in the same runtime: mean "
-            f"IoU of boxes that match (of one class, with an IoU of {settings['same_box']:g} or more), mean difference "
-            "of their confidence, and boxes without a match, to each hundred.",
+            f"YOLOv10n of COCO at {settings['imgsz']} px, on {settings['images']} photographs and parts of them "
+            f"in which stock finds {arms['stock']['boxes']} boxes. Each export against its own float32 export in the "
+            f"same runtime: mean IoU of boxes that match (of one class, with an IoU of {settings['same_box']:g} or "
+            "more), mean difference of their confidence, and boxes without a match, to each hundred.",
             markdown(precision_table(record)),
             '*DySample*: swapped with `init="nearest"`; *with offsets*: the same with offsets of '
-            f"{settings['offsets']:g} px. Static int8 is calibrated with photographs, the same for all: the mean of "
+            f"{settings['offsets']:g} px, with which it finds {arms['moved']['boxes']} boxes: one of them without a "
+            f"match is {100 / arms['moved']['boxes']:.1f}. Static int8 is calibrated with photographs, the same for "
+            "all: the mean of "
             f"{settings['calibrations']} sets of {settings['calibration_images']}, for LiteRT each of them in "
             f"{_orders(record)} orders, since its calibration is a moving average. *Against stock*: "
-            f"what either differs by, from {NEGLIGIBLE:g} on, if other photographs and another calibration would not "
-            f"turn it round ({settings['coverage']:.0%} interval of both drawn again); *as close*: no difference is "
-            "shown, which does not show that there is none. OpenVINO computes in float32 "
-            f"here, but in its first row. {_versions(record)}; {record['machine']['cpu']}; "
+            f"a difference is named, of *DySample* and then of *with offsets*, if it is at least {NEGLIGIBLE:g} and "
+            f"its {settings['coverage']:.0%} interval over photographs and calibrations, drawn again, leaves out 0; "
+            "*as close*: no difference is shown, which does not show that there is none. OpenVINO computes in "
+            f"float32 here, but in its first row. {_versions(record)}; {record['machine']['cpu']}; "
             "`python -m scripts.precision`.",
             "**An engine that computes all in float16, simulated and not run.** In the ONNX graph of the whole model "
             f"(COCO's weights, offsets of {settings['offsets']:g} px) every number is rounded to float16, constants "

@@ -129,10 +129,9 @@ def picture(tiles: Sequence[Tile], folder: Path, arm: str, base: str, imgsz: int
     for k, tile in enumerate(chosen):
         seed = min(tile.differences, key=lambda seed: abs(tile.differences[seed] - tile.mean))
         image = np.ascontiguousarray(np.asarray(Image.open(tile.file).convert("RGB"))[..., ::-1])
-        gain = f"{arm} less {base}: {tile.mean:+.3f} over {len(tile.differences)} seeds"
         notes = (
-            f"{gain}; here seed {seed}",
-            f"white: the {len(tile.boxes)} labelled; confidence {CONFIDENCE:g} or more",
+            f"AP, {arm} less {base}: {tile.mean:+.3f} (mean of {len(tile.differences)} seeds)",
+            f"shown: seed {seed}, confidence {CONFIDENCE:g} or more; white: the {len(tile.boxes)} labelled",
         )
         for axis, name, note in zip(axes[2 * k : 2 * k + 2], (base, arm), notes, strict=True):
             weights = Run(name, seed, "", True, "", {}, "cpu", 1, str(folder)).weights
@@ -140,7 +139,8 @@ def picture(tiles: Sequence[Tile], folder: Path, arm: str, base: str, imgsz: int
             result = model.predict(image, imgsz=imgsz, conf=CONFIDENCE, verbose=False)[0]
             draw_detections(axis, result, labels=False)
             for x, y, width, height in tile.boxes:
-                axis.add_patch(Rectangle((x, y), width, height, fill=False, color="white", lw=1.2, ls="--"))
+                for colour, line, style in (("black", 2.4, "-"), ("white", 1.2, "--")):
+                    axis.add_patch(Rectangle((x, y), width, height, fill=False, color=colour, lw=line, ls=style))
             axis.set_title(f"{note}\n{name}: {len(result)} detections", size=11)
     with Image.open(io.BytesIO(png(figure))) as drawn:
         file = io.BytesIO()
@@ -150,17 +150,20 @@ def picture(tiles: Sequence[Tile], folder: Path, arm: str, base: str, imgsz: int
 
 def table(record: dict[str, Any]) -> Table:
     """The differences by crowding."""
-    rows = [["images with", "objects in each", f"{record['arm']} less {record['base']}"]]
+    rows = [["images with", "objects in each", f"{record['arm']} less {record['base']}, AP of the image"]]
     for name, row in record["crowding"].items():
         interval = " [{:+.3f}, {:+.3f}]".format(*row["interval"]) if "interval" in row else ""
-        gain = f"{row['mean']:+.3f}{interval} (n = {row['n']})"
-        rows.append([f"the {name} objects", "{} to {}".format(*row["objects"]), gain])
+        gain = f"{row['mean']:+.3f}{interval} ({row['n']} seeds)"
+        rows.append([f"the {name} objects, {row['images']}", "{} to {}".format(*row["objects"]), gain])
     return rows
 
 
 def with_section(document: str, record: dict[str, Any], folder: str) -> str:
     """A document with the table and the picture of a record in ``folder``, as a link from there has it."""
-    caption = f"Images where {record['arm']} finds more than {record['base']}, and less"
+    caption = (
+        f"The {DRAWN} images whose AP gains most from {record['arm']} in place of {record['base']}, and the {DRAWN} "
+        f"that lose most. AP counts boxes of any confidence; drawn are those of one seed from {CONFIDENCE:g} on"
+    )
     return between(document, "where", f"{markdown(table(record))}\n\n![{caption}]({folder}/{PICTURE})")
 
 

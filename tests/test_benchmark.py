@@ -366,6 +366,7 @@ def test_a_task_that_fails_says_why(task):
         (["model=no-such.pt"], ["model must be a file that is there", "'no-such.pt'"]),
         (["model=no-such.yaml"], ["model must be a stock model", "a model YAML or a .pt file", "'no-such.yaml'"]),
         (["model=plain.yaml"], ["model must be a model YAML that upsamples", "plain.yaml", "no nn.Upsample row"]),
+        (["model=mixed.yaml"], ["model must be a model YAML that upsamples", "mixed.yaml", "DySample already; write"]),
         (["model=broken.yaml"], ["model must be a model YAML that upsamples", "broken.yaml"]),
         (["model=text.pt"], ["model must be a model that Ultralytics can build", "text.pt"]),
         (["reference=plain.yaml"], ["reference must be a Python file", "plain.yaml"]),
@@ -380,6 +381,10 @@ def test_a_task_that_fails_says_why(task):
 def test_a_wrong_argument_gets_one_line_with_rule_value_and_way_out(arguments, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plain.yaml").write_text("backbone: [[-1, 1, Conv, [64, 3, 2]]]\nhead: [[[0], 1, Detect, [80]]]\n")
+    up = '[-1, 1, nn.Upsample, [None, 2, "nearest"]], [-1, 1, DySample, [2, lp, 4, False, nearest]]'
+    (tmp_path / "mixed.yaml").write_text(
+        f"backbone: [[-1, 1, Conv, [64, 3, 2]], {up}]\nhead: [[[0], 1, Detect, [80]]]\n"
+    )
     (tmp_path / "broken.yaml").write_text("backbone: [")
     (tmp_path / "text.pt").write_text("this is no checkpoint")
     (tmp_path / "folder.json").mkdir()

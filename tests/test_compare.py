@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import filelock
 import numpy as np
 import pytest
 import yaml
@@ -225,6 +226,41 @@ def test_a_folder_keeps_to_one_recipe(tmp_path):
     assert comparison.known_of(tmp_path).comparison["settings"] == {"epochs": 3}
 
 
+def test_a_folder_whose_first_training_is_under_way_is_not_made_another_comparison_s(tmp_path):
+    first = comparison.Comparison("yolov10n.yaml", "d.yaml", {"epochs": 1, "imgsz": 64}, None)
+    comparison.require_same_settings(tmp_path, first)
+    run = a_run(tmp_path)
+    run.unfinished.parent.mkdir(parents=True)
+    with (
+        filelock.FileLock(f"{run.unfinished}.lock"),
+        pytest.raises(
+            ValueError, match=r"under way \(nearest-seed0; settings was .*\): wait for them, stop them, or name"
+        ),
+    ):
+        comparison.require_same_settings(tmp_path, first._replace(settings={"epochs": 2, "imgsz": 64}))
+    assert comparison.known_of(tmp_path).comparison["settings"] == first.settings
+
+
+def test_a_training_of_other_settings_records_nothing(tmp_path):
+    other = comparison.Comparison("yolov10n.yaml", "d.yaml", {"epochs": 2, "imgsz": 64}, None)
+    comparison.require_same_settings(tmp_path, other)
+    with pytest.raises(RuntimeError, match="about other settings by now, and the run is not recorded"):
+        a_run(tmp_path).note(parameters=1)
+    assert not comparison.known_of(tmp_path).runs
+
+
+def test_runs_on_a_cpu_and_on_a_gpu_are_never_in_one_folder(tmp_path):
+    first = comparison.Comparison("yolov10n.yaml", "d.yaml", {"workers": 0}, None)
+    comparison.require_same_settings(tmp_path, first)  # as those on record, which do not say
+    append_line(tmp_path / "records.jsonl", record(0.5, 0, "nearest"))
+    comparison.require_same_settings(tmp_path, first._replace(device="cpu"))
+    (tmp_path / "records.jsonl").unlink()
+    comparison.require_same_settings(tmp_path, first._replace(device="cpu"))
+    append_line(tmp_path / "records.jsonl", record(0.5, 0, "nearest"))
+    with pytest.raises(ValueError, match="device was 'cpu', now 'gpu'"):
+        comparison.require_same_settings(tmp_path, first._replace(device="gpu"))
+
+
 # What is measured of a run.
 
 
@@ -295,6 +331,19 @@ def test_only_a_test_split_with_labels_is_scored(digits, tmp_path):
     assert (found["train"].split, len(found["train"].files)) == ("test", 24)
 
 
+def test_a_test_split_with_two_images_of_one_name_is_refused_before_the_training(digits, tmp_path):
+    image, label = (next((digits.parent / kind / "val").glob("000000.*")) for kind in ("images", "labels"))
+    for part in ("one", "other"):
+        for file in (image, label):
+            place = tmp_path / file.parent.parent.name / part / file.name
+            place.parent.mkdir(parents=True)
+            shutil.copy(file, place)
+    about = {**yaml.safe_load(digits.read_text()), "path": str(digits.parent), "test": str(tmp_path / "images")}
+    (tmp_path / "d.yaml").write_text(yaml.safe_dump(about))
+    with pytest.raises(ValueError, match="data must have one test image of a name, got two called '0'; rename one"):
+        checks.check_data(str(tmp_path / "d.yaml"))
+
+
 def test_precision_by_size_knows_the_class_numbers_that_ultralytics_writes_for_coco(digits, tmp_path):
     from ultralytics.data.converter import coco80_to_coco91_class
 
@@ -317,7 +366,10 @@ def test_learnt_offsets_are_those_of_the_layers(digits, tmp_path):
         x_of_a_group[0], x_of_a_group[1] = 4 * 0.3, 4 * -0.4
         layer.offset.bias.data = x_of_a_group.flatten()
     files = scoring.ground_truth(str(digits)).files[:3]
+    passed = []
+    model.model.register_forward_pre_hook(lambda network, inputs: passed.append(len(inputs[0])))
     found = scoring.learnt_offsets(model, a_run(tmp_path, "dysample", data=digits), files)
+    assert set(passed) == {1}  # however many there are
     assert list(found) == ["11", "14"]
     for layer in found.values():
         assert layer["mean"] == pytest.approx(0.5, abs=1e-6)
@@ -437,6 +489,10 @@ def test_comparisons_of_several_data_are_pooled_pair_by_pair(both_directions, ca
 
 def test_comparisons_that_differ_in_more_than_their_data_are_not_pooled(both_directions):
     lines = read_lines(both_directions[1] / "records.jsonl")
+    about = lines[0]["comparison"]
+    about["settings"] = dict(reversed(about["settings"].items()))  # typed in another order
+    (both_directions[1] / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert compare_report.pooled_report([[folder] for folder in both_directions]).startswith("Pooled over")
     lines[0]["comparison"]["settings"] = {"epochs": 9}
     (both_directions[1] / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert compare_report.pooled_report([[folder] for folder in both_directions]).startswith("Not pooled:")
@@ -771,6 +827,9 @@ def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(fold
     shards = sorted(Path("parts").glob("shard-*"))
     assert [shard.name for shard in shards] == ["shard-1-of-2", "shard-2-of-2"]
     assert comparison.by_comparison([Path("parts"), folder]) == [shards, [folder]]
+    assert comparison.by_comparison([Path("parts"), Path("parts").resolve(), shards[0]]) == [shards]
+    assert "parts 2/2" in compare_report.report(shards[0])
+    assert "not given" not in compare_report.report(*shards)
     assert compare_report.verdict(load(*shards)) == compare_report.verdict(load(folder))
     assert "| dysample | 5 |" in Path("parts/report.md").read_text(encoding="utf-8")
 
@@ -1069,7 +1128,7 @@ def documented_comparisons(folder, tmp_path_factory):
 
 def test_recipes_that_are_taken_together_are_pooled_pair_by_pair_and_said_to_be(documented_comparisons):
     said = compare_report.section(documented_comparisons, documented_comparisons[0] / "page.md")
-    assert "not registered so" in said
+    assert "which was not registered" in said
     assert "| dysample less nearest | 10 | **+0.030 [" in said
     assert "not registered so" not in compare_report.section(documented_comparisons[:2], Path("page.md"))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,14 +38,22 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
         ...     sorted(file.name for file in Path(folder).iterdir())
         ['a.txt', 'b.txt']
     """
-    parts = {file: file.with_name(f"{file.name}.{os.getpid()}.part") for file in contents}
+    # A link stays one, and what it leads to is replaced.
+    targets = {file: file.resolve() for file in contents}
+    parts = {
+        target: target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}.part")
+        for target in targets.values()
+    }
     try:
         for file, content in contents.items():
-            if file.is_dir():
+            target = targets[file]
+            if target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "there is a folder of that name", str(file))
-            parts[file].write_bytes(content)
-        for file, part in parts.items():
-            part.replace(file)
+            parts[target].write_bytes(content)
+            if target.exists():
+                shutil.copymode(target, parts[target])
+        for target, part in parts.items():
+            part.replace(target)
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)

@@ -204,7 +204,9 @@ def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
     to_do = sum(not is_scored(run.record()) for run in runs)
     checks.check_out(out, sum(p.numel() for p in start.network.parameters()), to_do, parallel)
     checks.check_data(values["data"])
-    comparison = Comparison(start.model, values["data"], common["settings"], start.digest, shard)
+    comparison = Comparison(
+        start.model, values["data"], common["settings"], start.digest, shard, "cpu" if device == "cpu" else "gpu"
+    )
     require_same_settings(out, comparison)
     return comparison, runs, parallel
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from yolov10_dysample.convert import convert_rows
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.model_files import SUFFIX, find_stock
+from yolov10_dysample.rows import has_dysample_rows
 from yolov10_dysample.study.operators import published_copy, spread_all_offsets
 from yolov10_dysample.study.settings import ADAPTED, OFFSET_SPREAD, OURS, PUBLISHED, STOCK, Settings
 from yolov10_dysample.study.timing import SEED
@@ -84,7 +85,10 @@ def make_twins(model: str, folder: Path) -> Twins:
 
 def _of_yaml(file: Path, folder: Path) -> Twins:
     try:
-        converted, _ = convert_rows(yaml.safe_load(file.read_text(encoding="utf-8")))
+        model = yaml.safe_load(file.read_text(encoding="utf-8"))
+        converted, _ = convert_rows(model)
+        if has_dysample_rows(model):
+            raise ValueError("some of its rows are DySample already; write nn.Upsample in all of them")
     except (yaml.YAMLError, ValueError) as error:  # among them what is not UTF-8
         raise ValueError(f"must be a model YAML that upsamples, got {file}: {_one_line(error)}") from None
     twin = folder / f"{file.stem}{SUFFIX}.yaml"  # Ultralytics takes the model's size from the beginning of its name

@@ -20,7 +20,7 @@ from torch import nn
 from yolov10_dysample.registration import build_on_meta
 from yolov10_dysample.study.arms import Arm, upsampling_rows, with_arm
 from yolov10_dysample.study.guidance import find_laterals
-from yolov10_dysample.study.scoring import ground_truth, read_labels
+from yolov10_dysample.study.scoring import ground_truth, read_labels, unseen_truth
 
 __all__ = [
     "DEFAULTS",
@@ -144,6 +144,7 @@ def check_data(data: str) -> None:
     """
     try:
         ground_truth(data)
+        unseen_truth(data)
         if not any(len(label["cls"]) for label in read_labels(data, "train")[1]):
             raise ValueError("must have labelled boxes in its train split, got none")
     except ValueError as error:

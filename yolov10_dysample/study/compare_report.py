@@ -10,7 +10,6 @@ import argparse
 import io
 import itertools
 import json
-import math
 import os
 import statistics
 from collections.abc import Iterable, Sequence
@@ -180,13 +179,17 @@ def offsets_table(records: Records) -> Table:
 
 
 def before_table(records: Records) -> Table:
-    """What a warm start gives before any training."""
+    """What a warm start gives before any training: it depends on the seed where a part of the head starts anew."""
     table = [["upsampling", f"{MAP} before training", f"less {NEAREST}'s", f"{MAP50} before training"]]
-    for arm, runs in records.items():
-        before = next(iter(runs.values())).get("before")
-        if before:
-            base = next(iter(records[NEAREST].values()))["before"][MAP] if NEAREST in records else math.nan
-            table.append([arm, f"{before[MAP]:.4f}", f"{before[MAP] - base:+.4f}", f"{before[MAP50]:.4f}"])
+    before = {
+        arm: {seed: run["before"] for seed, run in runs.items() if run.get("before")} for arm, runs in records.items()
+    }
+    base = before.get(NEAREST, {})
+    for arm, runs in before.items():
+        apart = [run[MAP] - base[seed][MAP] for seed, run in runs.items() if seed in base]
+        if runs:
+            own, own50 = (mean_and_deviation([run[name] for run in runs.values()]) for name in (MAP, MAP50))
+            table.append([arm, own, f"{statistics.fmean(apart):+.4f}" if apart else "", own50])
     return table
 
 
@@ -240,7 +243,8 @@ def pooled_report(comparisons: Sequence[Sequence[Path]]) -> str:
         comparisons (Sequence[Sequence[Path]]): The folders of each.
     """
     abouts = [known_of(*folders).comparison or {} for folders in comparisons]
-    if len({json.dumps([{**about, "data": None, "shard": None}]) for about in abouts}) > 1:
+    kept = [{key: about.get(key) for key in ("model", "settings", "warm_start")} for about in abouts]
+    if len({json.dumps(about, sort_keys=True) for about in kept}) > 1:
         return "Not pooled: the comparisons differ in more than their data.\n"
     loaded = [load(*folders) for folders in comparisons]
     table = pooled_table(loaded, dict.fromkeys(arm for records in loaded for arm in records))
@@ -266,9 +270,9 @@ def together(folders: Sequence[Path]) -> str:
     arms = [arm for arm in loaded[0] if arm != NEAREST and all(arm in records for records in loaded)]
     return (
         "### Photographs of trees, both learning rates together\n\n"
-        f"{' and '.join(f'`{name}`' for name in TOGETHER)}, each pair within its own comparison. They were taken "
-        "together after both had been seen, and not registered so: it says how far apart the upsamplings can be, and "
-        f"would not make a gain.\n\n{markdown(pooled_table(loaded, arms))}\n"
+        f"{' and '.join(f'`{name}`' for name in TOGETHER)}, each pair within its own comparison. They were "
+        "pooled after both had been seen, which was not registered: it bounds the differences, and could not prove a "
+        f"gain.\n\n{markdown(pooled_table(loaded, arms))}\n"
     )
 
 
@@ -292,10 +296,19 @@ def conditions(folders: Sequence[Path], records: Records) -> str:
 
 
 def unscored(folders: Sequence[Path]) -> str:
-    """Which runs the report leaves out because they have no scores yet."""
+    """Which runs the report leaves out: those of other shards, and those that have no scores yet."""
     runs = known_of(*folders).runs.items()
     left_out = [f"{arm}, seed {seed}" for (arm, seed), record in runs if not is_scored(record)]
-    return f"Left out, trained but not scored yet: {'; '.join(left_out)}." if left_out else ""
+    shards = [shard for folder in folders if (shard := (known_of(folder).comparison or {}).get("shard"))]
+    totals = {int(shard.partition("/")[2]) for shard in shards}
+    parts = {f"{part}/{total}" for total in totals for part in range(1, total + 1)}
+    missing = sorted(parts - set(shards))
+    return " ".join(
+        [
+            *([f"Left out, as their folders were not given: parts {', '.join(missing)}."] if missing else []),
+            *([f"Left out, trained but not scored yet: {'; '.join(left_out)}."] if left_out else []),
+        ]
+    )
 
 
 def report(*folders: Path, whole: bool = True) -> str:
@@ -358,7 +371,7 @@ def summary(folders: Sequence[Path]) -> str:
     ]
     return (
         f"DySample's {MAP} in pairs of one seed, mean difference [95 % interval]:\n\n"
-        "- Fine-tuned from COCO weights on photographs of trees, two learning rates, taken together afterwards: "
+        "- Fine-tuned from COCO weights on photographs of trees, two learning rates, pooled after the fact: "
         f"{told[0]}.\n"
         f"- Trained from scratch on digits: {told[1]}."
     )

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
+
 from yolov10_dysample.study.json_files import append_line, append_once, read_lines
 
 __all__ = [
@@ -53,6 +55,7 @@ class Comparison(NamedTuple):
         settings (dict): Training settings.
         warm_start (str | None): The first 16 digits of the SHA-256 of the weights that all runs start from.
         shard (str | None): Which part of the runs is meant to be here, as ``2/4``; None if it is all of them.
+        device (str | None): ``cpu`` or ``gpu``; None in records from before it was noted, which go with either.
     """
 
     model: str
@@ -60,6 +63,7 @@ class Comparison(NamedTuple):
     settings: dict[str, Any]
     warm_start: str | None
     shard: str | None = None
+    device: str | None = None
 
 
 class Run(NamedTuple):
@@ -118,7 +122,14 @@ class Run(NamedTuple):
         return Path(self.out) / "logs" / f"{self.name}.txt"
 
     def note(self, **facts: Any) -> None:
-        """Append what is now known of the run."""
+        """Append what is now known of the run.
+
+        Raises:
+            RuntimeError: If the folder has become that of another comparison.
+        """
+        about = known_of(Path(self.out)).comparison
+        if about and [about["data"], about["settings"]] != json.loads(json.dumps([self.data, self.settings])):
+            raise RuntimeError(f"{self.title}: {self.out} is about other settings by now, and the run is not recorded")
         append_line(self.records, {"arm": self.arm, "seed": self.seed, **facts})
 
     def record(self) -> dict[str, Any]:
@@ -165,9 +176,13 @@ def by_comparison(folders: Sequence[Path]) -> list[list[Path]]:
         ValueError: If a folder is not a comparison's.
     """
     groups: dict[str, list[Path]] = {}
+    seen: set[Path] = set()
     for named in folders:
         shards = [file.parent for file in sorted(named.glob(f"shard-*/{RECORDS}"))]
         for folder in [named] if (named / RECORDS).is_file() else shards or [named]:
+            if folder.resolve() in seen:
+                continue
+            seen.add(folder.resolve())
             about = known_of(folder).comparison
             if about is None:
                 raise ValueError(f"must be folders of comparisons, got '{folder}', which has no {RECORDS} of one")
@@ -200,19 +215,38 @@ def require_same_settings(folder: Path, wanted: Comparison) -> None:
     """Note what this folder is about; of one without a single run, what it is about now.
 
     Raises:
-        ValueError: If it has runs of something else already.
+        ValueError: If it has runs of something else already, or one under way.
     """
     now = json.loads(json.dumps(wanted._asdict()))
     before = append_once(folder / RECORDS, {"comparison": now}, key=()).get("comparison")  # or the first line, if any
     if before is None:
         raise ValueError(f"{folder / RECORDS} must begin with what the comparison is about: name another out=")
+    before = {"device": now["device"], **{key: value for key, value in before.items() if value is not None}}
     changed = [f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key]]
+    under_way = _under_way(folder) if changed else []
+    if under_way:
+        raise ValueError(
+            f"out={folder} has trainings with other settings under way ({', '.join(under_way)}; {'; '.join(changed)}): "
+            "wait for them, stop them, or name another out="
+        )
     if changed and not known_of(folder).runs:
         for file in (RECORDS, PAIRS):
             (folder / file).unlink(missing_ok=True)
         append_once(folder / RECORDS, {"comparison": now}, key=())
     elif changed:
         raise ValueError(f"out={folder} holds runs with other settings ({'; '.join(changed)}): name another out=")
+
+
+def _under_way(folder: Path) -> list[str]:
+    """The runs that a process on this machine is at, perhaps of a comparison that was killed."""
+    found = []
+    for file in sorted((folder / "unfinished").glob("*.lock")):
+        try:
+            with filelock.FileLock(file, timeout=0):
+                pass
+        except filelock.Timeout:
+            found.append(file.stem)
+    return found
 
 
 def same_as_its_pair(run: Run, what: str, digest: str) -> str:

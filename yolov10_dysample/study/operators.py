@@ -177,13 +177,19 @@ def spread_offsets(layer: DySample, x: Tensor, pixels: float) -> None:
         x (Tensor[B, in_channels, H, W]): An input of the layer.
         pixels (float): In pixels of ``x``.
 
+    Raises:
+        ValueError: If they are all zero.
+
     Example:
         >>> layer, x = DySample(64), torch.rand(1, 64, 5, 4)
         >>> spread_offsets(layer, x, 0.5)
         >>> round(layer.predict_offset(x).std().item(), 3)
         0.5
     """
-    layer.offset.weight.mul_(pixels / layer.predict_offset(x).std())
+    spread = layer.predict_offset(x).std()
+    if not spread > 0:
+        raise ValueError(f"the offsets of a layer must differ to be spread, got a standard deviation of {spread:g}")
+    layer.offset.weight.mul_(pixels / spread)
 
 
 @torch.no_grad()

@@ -55,6 +55,10 @@ def score(run: Run) -> None:
     run.note(**scores, offsets=learnt_offsets(trained, run, truth.files[:OFFSET_IMAGES]))
 
 
+class NoBoxesError(ValueError):
+    """A split of a data set has no labelled boxes."""
+
+
 class GroundTruth(NamedTuple):
     """A split of a data set.
 
@@ -72,14 +76,18 @@ class GroundTruth(NamedTuple):
 
 
 def unseen_truth(data: str) -> GroundTruth | None:
-    """The test split of a data set YAML; None if it names none, or one without labels, as COCO's is."""
+    """The test split of a data set YAML; None if it names none, or one that is not there or without labels, as COCO's.
+
+    Raises:
+        ValueError: If two of its images have one name.
+    """
     from ultralytics.data.utils import check_det_dataset
 
     if not check_det_dataset(data).get("test"):
         return None
     try:
         return ground_truth(data, "test")
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, RuntimeError, NoBoxesError):
         return None
 
 
@@ -113,7 +121,7 @@ def ground_truth(data: str, split: str = "val") -> GroundTruth:
             box = {"bbox": [x - w / 2, y - h / 2, w, h], "area": w * h, "category_id": int(category), "iscrowd": 0}
             boxes.append({"id": len(boxes) + 1, "image_id": image_id, **box})
     if not boxes:
-        raise ValueError(f"must have labelled boxes in its {split} split, got none")
+        raise NoBoxesError(f"must have labelled boxes in its {split} split, got none")
     coco = {
         "images": [{"id": image_id} for image_id in image_ids.values()],
         "annotations": boxes,
@@ -187,8 +195,11 @@ def learnt_offsets(model: Any, run: Run, files: list[str]) -> dict[str, dict[str
     for i, layer in layers.items():
         layer.register_forward_pre_hook(functools.partial(note, i))
     if layers:
-        options = {"imgsz": run.settings["imgsz"], "rect": False, "device": run.device, "verbose": False, "batch": 1}
-        collections.deque(model.predict(files, stream=True, save=False, **options), maxlen=0)
+        options = {"imgsz": run.settings["imgsz"], "rect": False, "device": run.device, "verbose": False}
+        model.predict(files[0], save=False, **options)
+        seen.clear()  # of the warm-up on a GPU, whose image some releases do not even fill
+        for file in files:  # a list of them would pass at once, however many they are
+            model.predict(file, save=False, **options)
     return {str(i): offset_statistics(torch.cat(offsets), layers[i].scale) for i, offsets in seen.items()}
 
 

@@ -99,8 +99,8 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
         f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}: medians. All candidates run in "
         f"turn in one process; each round gives one ratio, shown as the median [quartiles] of {settings['rounds']} "
         f"rounds. The milliseconds are each model's own medians: where the machine's speed changed between rounds, "
-        f"their quotient is not that ratio, and the ratio is the one to read. Offsets have a standard deviation of "
-        f"{settings['offset_spread']} pixels.",
+        f"their quotient is not that ratio, and the ratio is the one to read; compare within a row, not between "
+        f"tables. Offsets have a standard deviation of {settings['offset_spread']} pixels.",
         markdown(runtimes_table(record)),
         *_other_sampling(record),
         f"![DySample and the published code beside stock in every runtime; upsamplers by size]({picture})",
@@ -127,7 +127,7 @@ def _other_sampling(record: dict[str, Any]) -> list[str]:
         for form in words
         if f"{OURS}, {form}" in runtime.get("candidates", {})
     ]
-    where = "in the form of sampling that the format does not get by itself"
+    where = "with the other form of sampling"
     return [f"DySample / stock {where}, in the same rounds: {'; '.join(told)}."] if told else []
 
 
@@ -161,7 +161,8 @@ def summary(record: dict[str, Any]) -> str:
         [
             markdown(table),
             f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}, on a CPU with "
-            f"{settings['threads']} threads: medians of {settings['rounds']} interleaved rounds.",
+            f"{settings['threads']} threads: medians of {settings['rounds']} interleaved rounds. Read the ratio: "
+            "it is taken within each round.",
         ]
     )
 

@@ -44,6 +44,7 @@ def train(run: Run) -> None:
         device=run.device,
         project=str(run.unfinished.parent.resolve()),
         name=run.unfinished.name,
+        exist_ok=True,  # else what could not be removed would send it to another folder
         pretrained=run.warm_start,
         deterministic=True,
         plots=False,
