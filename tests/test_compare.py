@@ -1140,7 +1140,7 @@ def test_an_arm_that_one_recipe_lacks_is_not_taken_together(documented_compariso
 
 def test_the_summary_says_what_dysample_gains_after_a_fine_tuning_and_from_scratch(documented_comparisons):
     tuned, scratch = compare_report.summary(documented_comparisons).splitlines()[2:]
-    assert re.search(r"afterwards: better than nearest by \+0\.030 \[.*\] \(10 pairs, p = 0\.002\); ", tuned)
+    assert re.search(r"after the fact: better than nearest by \+0\.030 \[.*\] \(10 pairs, p = 0\.002\); ", tuned)
     assert re.search(r"digits: better than nearest by \+0\.030 \[.*\] \(5 pairs, p = 0\.062\); ", scratch)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -504,6 +505,12 @@ def test_a_convolution_that_somebody_replaced_or_hooked_is_called_on_every_path(
         hook = layer.offset.register_forward_hook(lambda module, inputs, output: 2 * output)
         torch.testing.assert_close(path(layer, x), expected, rtol=1e-4, atol=1e-5)
         hook.remove()
+        own = layer.offset.forward
+        layer.offset.forward = lambda x: 2 * own(x)
+        torch.testing.assert_close(path(layer, x), expected, rtol=1e-4, atol=1e-5)
+        del layer.offset.forward
+        with register_module_forward_hook(lambda module, _, output: 2 * output if module is layer.offset else None):
+            torch.testing.assert_close(path(layer, x), expected, rtol=1e-4, atol=1e-5)
     layer.offset = replaced.eval()
     torch.testing.assert_close(path(layer, x), expected, rtol=1e-4, atol=1e-5)
 
@@ -517,6 +524,41 @@ class RoundingToHalf(TorchDispatchMode):
             return value.half().to(value.dtype) if is_float else value
 
         return tree_map(rounded, func(*args, **(kwargs or {})))
+
+
+@channels_last
+@pytest.mark.parametrize("default", [("dtype", torch.float64), ("dtype", torch.bfloat16), ("device", "meta")])
+def test_what_torch_makes_tensors_of_by_default_changes_nothing(layout, default):
+    """As a notebook may have it: a model on the CPU, where tensors are made on a GPU or in double precision."""
+    layer = moved(DySample(CHANNELS), 0.3).eval()
+    x = maps(2, CHANNELS, H, W, dtype=torch.float32).contiguous(memory_format=layout)
+    with torch.no_grad():
+        expected = layer(x)
+        name, value = default
+        before = getattr(torch, f"get_default_{name}")()
+        getattr(torch, f"set_default_{name}")(value)
+        try:
+            y = layer(x)
+        finally:
+            getattr(torch, f"set_default_{name}")(before if name == "dtype" else None)
+    assert torch.equal(y, expected)
+
+
+@variants
+def test_autocast_on_a_cpu_rounds_no_place_in_either_memory_format(variant):
+    layer = DySample(CHANNELS, **variant).eval()
+    x = maps(2, CHANNELS, H, W, dtype=torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = dysample(x, layer.predict_offset(x))
+        for layout in (torch.contiguous_format, torch.channels_last):
+            torch.testing.assert_close(layer(x.contiguous(memory_format=layout)), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_vmap_gives_what_one_call_for_each_map_gives():
+    layer = moved(DySample(CHANNELS), 0.3).eval()
+    x = maps(6, CHANNELS, H, W, dtype=torch.float32).unflatten(0, (3, 2))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.vmap(layer)(x), torch.stack([layer(one) for one in x]))
 
 
 @inits
@@ -586,6 +628,8 @@ X, OFFSET = torch.zeros(1, 16, 4, 3), torch.zeros(1, 8, 8, 6)
         (lambda: dysample(X[0], OFFSET), r"x must be a floating-point map \[B, C, H, W\], got .* \[16, 4, 3\]"),
         (lambda: dysample(X.int(), OFFSET), r"x must be a floating-point map .*got torch\.int32"),
         (lambda: dysample(X[:, :, :0], OFFSET), "at least one row and one column, got H x W = 0 x 3"),
+        (lambda: dysample(X, OFFSET.cfloat()), "offset must be floating-point .* on cpu, got torch.complex64 on cpu"),
+        (lambda: dysample(X, OFFSET.to("meta")), "offset must be .* on cpu, got torch.float32 on meta"),
         (lambda: dysample(X, OFFSET[..., :-1]), r"\[1, 2 \* groups, 8, 6\].*got \[1, 8, 8, 5\]"),
         (lambda: dysample(X, OFFSET, 3), r"\[1, 2 \* groups, 12, 9\]"),
         (lambda: dysample(X, OFFSET[:, :7]), "got 7"),

@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 
 __all__ = [
     "INITS",
@@ -189,6 +190,7 @@ def _suits_rows(x: Tensor) -> bool:
         and x.shape[0] > 0
         and x.numel() < 2**31
         and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")  # whose convolutions would round the places to bfloat16
     )
 
 
@@ -222,16 +224,16 @@ def _sample_by_embedding_bag(x: Tensor, place: Tensor, scale: int, init: str) ->
     right, below = place.frac_()
 
     first = torch.add(column, row, alpha=width).mul_(groups)
-    first.view(-1, groups).add_(torch.arange(groups, dtype=torch.int32))
+    first.view(-1, groups).add_(torch.arange(groups, dtype=torch.int32, device=x.device))
     if batch > 1:
         image = height * width * groups
-        first.add_(torch.arange(0, batch * image, image, dtype=torch.int32).view(-1, 1))
+        first.add_(torch.arange(0, batch * image, image, dtype=torch.int32, device=x.device).view(-1, 1))
     to_right, to_below = groups * (width > 1), width * groups * (height > 1)
     # Written in place, column by column: on one thread stack() takes longer.
-    index = torch.empty((*first.shape, 4), dtype=torch.int32)
+    index = torch.empty((*first.shape, 4), dtype=torch.int32, device=x.device)
     for step, column in zip((0, to_right, to_below, to_right + to_below), index.unbind(-1), strict=True):
         torch.add(first, step, out=column)
-    weight = torch.empty((*first.shape, 4))
+    weight = torch.empty((*first.shape, 4), dtype=x.dtype, device=x.device)
     neither, only_right, only_below, both = weight.unbind(-1)
     product = right * below
     both.copy_(product)
@@ -244,12 +246,22 @@ def _sample_by_embedding_bag(x: Tensor, place: Tensor, scale: int, init: str) ->
     return y.view(batch, rows, columns, channels).permute(0, 3, 1, 2)
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def _is_plain_convolution(module: nn.Module) -> bool:
+    """Whether nothing but its weight and bias has a say in what a layer gives."""
+    hooks = (
+        *(module._forward_hooks, module._forward_pre_hooks),
+        *(torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks),
+    )
+    return type(module) is nn.Conv2d and "forward" not in module.__dict__ and not any(hooks)
 
 
 def _is_channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if torch.compiler.is_compiling():
+        return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    try:
+        return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    except RuntimeError:  # torch.vmap has no memory formats
+        return False
 
 
 def _is_traced() -> bool:
@@ -261,6 +273,10 @@ def _check_call(x: Tensor, offset: Tensor, scale: int, init: str) -> None:
     _check_choice("init", init, INITS)
     _check_map(x)
     batch, channels, height, width = x.shape
+    if not offset.is_floating_point() or offset.device != x.device:
+        raise ValueError(
+            f"offset must be floating-point numbers where x is, on {x.device}, got {offset.dtype} on {offset.device}"
+        )
     if offset.dim() != 4 or offset.shape[0] != batch or offset.shape[2:] != (height * scale, width * scale):
         raise ValueError(
             f"offset must be [B, 2 * groups, scale * H, scale * W] = [{batch}, 2 * groups, {height * scale}, "
@@ -435,7 +451,7 @@ class DySample(nn.Module):
         """Whether the offsets follow from weights and biases alone: adapters and quantisers wrap or replace layers."""
         layers = (self.offset, self.scope) if self.dyscope else (self.offset,)
         own = type(self).predict_offset is DySample.predict_offset
-        return own and all(type(layer) is nn.Conv2d and not _has_hooks(layer) for layer in layers)
+        return own and all(_is_plain_convolution(layer) for layer in layers)
 
     def _sample_by_grid(self, x: Tensor) -> Tensor:
         """Sample by ``grid_sample`` in a trace, with few and small ops around it.
