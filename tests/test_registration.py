@@ -18,6 +18,7 @@ from ultralytics.utils import ROOT as HOST
 
 import yolov10_dysample
 from tests.conftest import ROOT, run
+from tests.small_models import small_model
 from yolov10_dysample import registration
 from yolov10_dysample.dysample import DySample
 
@@ -253,6 +254,26 @@ def test_what_a_newer_ultralytics_may_pass_on_when_it_reads_a_model_reaches_it(m
     registration.register()
     for name in ("yolov10n.yaml", "yolov10n-dysample.yaml", "yolo11n-dysample.yaml"):
         assert tasks.yaml_model_load(name, verbose=False)["verbose"] is False
+
+
+@pytest.mark.parametrize(
+    ("trained", "loaded", "said"),
+    [
+        ("[2, lp, 4, False, nearest]", "[]", "init='nearest' are loaded into init='bilinear'"),
+        ("[2, lp, 4, True]", "[2]", "dyscope=True are loaded into dyscope=False"),
+        ("[2, lp, 4, False, nearest]", "[2, lp, 4, False, nearest]", None),
+        ("[2, lp, 8]", "[]", None),  # of another shape, so that they are not loaded
+    ],
+)
+def test_weights_of_a_layer_that_samples_elsewhere_are_told_when_they_are_loaded(
+    trained, loaded, said, tmp_path, caplog
+):
+    source, target = (small_model(tmp_path, row=f"DySample, {row}") for row in (trained, loaded))
+    caplog.clear()
+    target.load(source.model)
+    told = [line for line in caplog.messages if "DySample, row 2: weights trained with" in line]
+    assert len(told) == (said is not None)
+    assert said is None or said in told[0]
 
 
 def test_models_without_dysample_reach_the_parser_untouched(monkeypatch):

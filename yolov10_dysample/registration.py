@@ -6,6 +6,7 @@ whatever does not concern DySample. An Ultralytics that is not as expected is le
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import importlib
@@ -50,6 +51,7 @@ HOST_CHANGES = (
     ("ultralytics.*.yaml_model_load", "replaced by the wrapped one in each loaded module that imported it by name"),
     ("ultralytics.nn.tasks.DetectionModel.__init__", "wrapped: says which DySample row is why a model cannot run"),
     ("ultralytics.nn.tasks.SemanticSegmentationModel.__init__", "wrapped in the same way, where there is that class"),
+    ("ultralytics.nn.tasks.BaseModel.load", "wrapped: warns of weights that were trained from another init or dyscope"),
     (
         "ultralytics.utils.callbacks.base.default_callbacks",
         "on_export_start added: picks and checks what DySample needs",
@@ -113,6 +115,8 @@ def register() -> bool:
         _wrap(tasks, "yaml_model_load", _with_dysample_models)
         for model_class in (getattr(tasks, name) for name in _RUN_WHEN_BUILT if hasattr(tasks, name)):
             _wrap(model_class, "__init__", _with_explained_sizes)
+        if hasattr(getattr(tasks, "BaseModel", None), "load"):
+            _wrap(tasks.BaseModel, "load", _with_warning_of_other_layers)
         _add_callbacks(callbacks.default_callbacks)
         if hasattr(callbacks, "add_integration_callbacks"):
             _wrap(callbacks, "add_integration_callbacks", _with_dysample_callbacks)
@@ -240,6 +244,36 @@ def _with_explained_sizes(init: Callable) -> Callable:
             raise RowError(mismatch) from None
 
     return __init__
+
+
+def _with_warning_of_other_layers(load: Callable) -> Callable:
+    """The tensors of a DySample layer do not say where it starts to sample, so that they load into any."""
+
+    def load_and_warn(self: Any, weights: Any, *args: Any, **kwargs: Any) -> Any:
+        result = load(self, weights, *args, **kwargs)
+        with contextlib.suppress(Exception):  # whatever was given as weights, Ultralytics has taken it
+            source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
+            for (name, was, now), rows in _changed_layers(source.model, self.model).items():
+                _logger.warning(
+                    f"DySample, row{'s' * (len(rows) > 1)} {', '.join(map(str, rows))}: weights trained with "
+                    f"{name}={was!r} are loaded into {name}={now!r}, where they sample other places. Write {was} there "
+                    f"in the model YAML to keep what they learnt."
+                )
+        return result
+
+    return load_and_warn
+
+
+def _changed_layers(source: nn.Sequential, target: nn.Sequential) -> dict[tuple, list[int]]:
+    """The rows of DySample layers that give other maps with one's weights in the other, by (setting, before, now)."""
+    changed: dict[tuple, list[int]] = {}
+    for i, (old, new) in enumerate(zip(source, target, strict=False)):
+        if isinstance(old, DySample) and isinstance(new, DySample):
+            for name in ("init", "dyscope"):
+                was, now = getattr(old, name), getattr(new, name)
+                if was != now:
+                    changed.setdefault((name, was, now), []).append(i)
+    return changed
 
 
 def _with_dysample_callbacks(add_integration_callbacks: Callable) -> Callable:
