@@ -494,3 +494,18 @@ def test_a_damaged_checkout_gets_the_reason_that_python_has(name, stub_checkout,
     problems = [line for line in output.splitlines() if line.startswith("problem: ")]
     assert len(problems) == (CHECKOUT_DAMAGE[name] is not None)
     assert all(line.startswith(f"problem: {CHECKOUT_DAMAGE[name]}") for line in problems)
+
+
+def test_a_start_up_file_that_is_older_than_the_checkout_is_a_warning(stub_checkout, tmp_path):
+    checkout, environment = stub_checkout
+    file = checkout / "yolov10_dysample/autoload.py"
+    content = file.read_bytes()
+    file.write_bytes(content + b"# pulled\n")
+    try:
+        output = Doctor(environment.python, tmp_path)()
+    finally:
+        file.write_bytes(content)
+    line = "warning: _yolov10_dysample_autoload.py is not the checkout's, which has changed since; this undoes it: "
+    assert line + REINSTALL in output
+    assert output.endswith("\nhealthy\n")
+    assert "warning" not in Doctor(environment.python, tmp_path)()

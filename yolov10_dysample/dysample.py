@@ -10,7 +10,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 __all__ = [
     "INITS",
@@ -250,7 +249,7 @@ def _is_plain_convolution(module: nn.Module) -> bool:
     """Whether nothing but its weight and bias has a say in what a layer gives."""
     hooks = (
         *(module._forward_hooks, module._forward_pre_hooks),
-        *(torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks),
+        *(nn.modules.module._global_forward_hooks, nn.modules.module._global_forward_pre_hooks),
     )
     return type(module) is nn.Conv2d and "forward" not in module.__dict__ and not any(hooks)
 

@@ -19,6 +19,8 @@ from yolov10_dysample.commands.keys import PROGRAM
 __all__ = ["Damage", "Installation", "installations", "version"]
 
 ENTRY_POINT = "_yolov10_dysample_autoload:autoload"
+#: What an install copies out of a checkout, editable or not, and what it copies.
+START_UP, START_UP_SOURCE = "_yolov10_dysample_autoload.py", Path(__file__).resolve().parent.parent / "autoload.py"
 
 
 class Damage(NamedTuple):
@@ -102,6 +104,8 @@ def _damage(distribution: metadata.Distribution) -> Iterator[Damage]:
             yield Damage(file, "is empty")
         elif _is_code(file) and not _matches(content, digest):
             yield Damage(file, "was changed after it was installed", harmful=False)
+        elif file == START_UP and START_UP_SOURCE.is_file() and content != START_UP_SOURCE.read_bytes():
+            yield Damage(file, "is not the checkout's, which has changed since", harmful=False)
 
 
 def _is_code(file: str) -> bool:
