@@ -374,6 +374,7 @@ def test_a_task_that_fails_says_why(task):
         (["skip=model,growth,operator,train"], ["skip must leave one of model, growth, operator, train to measure"]),
         (["out=text.pt/speed.json"], ["out must be in a folder that can be made", str(Path("text.pt/speed.json"))]),
         (["out=folder.json"], ["out must be a file", "'folder.json'", "a folder"]),
+        (["out=plot.json"], ["out must leave room for its plot", "'plot.png' is a folder"]),
         (["speed=1"], ["there is no key 'speed'", "--help"]),
         (["--speed"], ["arguments are key=value", "'--speed'", "--help"]),
     ],
@@ -388,6 +389,7 @@ def test_a_wrong_argument_gets_one_line_with_rule_value_and_way_out(arguments, w
     (tmp_path / "broken.yaml").write_text("backbone: [")
     (tmp_path / "text.pt").write_text("this is no checkpoint")
     (tmp_path / "folder.json").mkdir()
+    (tmp_path / "plot.png").mkdir()
     files = set(tmp_path.rglob("*"))
     assert main(["benchmark", *arguments]) == 2
     error = capsys.readouterr().err

@@ -109,7 +109,7 @@ BAD_CONVERSIONS = [
     ({}, up(None, 1), "whole number from 2 to 8"),
     ({}, up(None, -2), "whole number from 2 to 8"),
     ({}, up(None, float("nan")), "whole number from 2 to 8"),
-    ({}, up(None, "2"), "whole number from 2 to 8"),
+    ({}, up(None, "1.5"), "whole number from 2 to 8"),
     ({}, up(None, [2, 2]), "whole number from 2 to 8"),
     ({}, up([40, 40], None, "nearest"), r"whole number from 2 to 8, .*got \[\[40, 40\]"),
     ({}, up(40), "whole number from 2 to 8"),
@@ -293,13 +293,18 @@ def test_a_reader_that_stops_early_is_no_error(warm_shell, folder):
     assert warm_shell(command, cwd=folder) == "nc: 1 # Ærø\n"
 
 
+def test_arguments_that_ultralytics_reads_out_of_text_are_read_so():
+    model = {"backbone": [], "head": [[-1, 1, "nn.Upsample", ["None", "2", "nearest"]]]}
+    assert convert_rows(model)[0]["head"] == [[-1, 1, "DySample", [2, "lp", 4]]]
+
+
 @pytest.mark.slow
 def test_a_mistake_is_one_line_and_exit_status_2(python, folder):
     status = "; echo status $?"
     output = run("bash", "-c", f"'{python}' -m yolov10_dysample convert model=none.yaml{status}", cwd=folder)
     assert output == (
-        "yolov10-dysample convert: none.yaml is neither a file nor the name of a stock Ultralytics model, such as "
-        "yolo11n.yaml\nstatus 2\n"
+        "yolov10-dysample convert: model must be a YAML file, or the name of a stock Ultralytics model such as "
+        "yolo11n.yaml, got none.yaml\nstatus 2\n"
     )
 
 
@@ -413,16 +418,18 @@ BAD_ARGUMENTS = [
         ["model=yolo11n-cls.yaml"],
         "nothing to swap in the model: there is no nn.Upsample row; its 11 rows are Conv, C3k2",
     ),
-    (["model=yolo11q.yaml"], "yolo11q.yaml is neither a file nor the name of a stock Ultralytics model"),
-    (["model=coco8.yaml"], "coco8.yaml is neither a file nor the name of a stock"),
-    (["model=nowhere/yolo11n.yaml"], "nowhere/yolo11n.yaml is neither a file nor"),
-    (["model=模型.yaml"], "模型.yaml is neither a file nor"),
+    (["model=yolo11q.yaml"], "or the name of a stock Ultralytics model such as yolo11n.yaml, got yolo11q.yaml"),
+    (["model=coco8.yaml"], "such as yolo11n.yaml, got coco8.yaml"),
+    (["model=nowhere/yolo11n.yaml"], "such as yolo11n.yaml, got nowhere/yolo11n.yaml"),
+    (["model=模型.yaml"], "such as yolo11n.yaml, got 模型.yaml"),
     (["model="], "arguments are key=value, got 'model='"),
-    (["model=folder.yaml"], "folder.yaml is not a file"),
+    (["model=yolo11n-dysample.yaml"], "a name that ends so means the converted model already, and needs no file"),
+    (["model=best.pt"], "model must be a YAML file, got best.pt: weights are swapped in Python, by use_dysample(YOLO("),
+    (["model=folder.yaml"], "model must be a YAML file, and folder.yaml is a folder"),
     (["model=data.yaml"], "data.yaml: the model is not a model YAML: it needs `backbone` and `head`"),
     (["model=empty.yaml"], "empty.yaml: the model is not a model YAML"),
     (["model=broken.yaml"], "broken.yaml: this is not YAML: while parsing a flow sequence"),
-    (["model=picture.yaml"], "picture.yaml is not UTF-8 text"),
+    (["model=picture.yaml"], "model must be a YAML file, and picture.yaml is not UTF-8 text"),
     (["model=half.yaml"], "row 2 of the model: DySample upsamples by a whole number from 2 to 8"),
     (["model=done.yaml"], "there is no nn.Upsample row, and DySample already in row 2"),
     ([MINE_YAML, "out=folder.yaml"], "folder.yaml is a folder"),

@@ -72,6 +72,14 @@ def test_offsets_that_depend_on_the_image_are_those_of_this_image(small):
     torch.testing.assert_close(field.offset.flatten(0, 1), expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no file there may be called so")
+def test_a_file_whose_name_would_mean_others_too_is_looked_at_itself(small, tmp_path):
+    for name, size in (("a[1]*.png", (32, 32)), ("a1b.png", (64, 32)), ("a[1]b.png", (64, 64))):
+        Image.fromarray(picture(*size)).save(tmp_path / name)
+    (field,) = offsets.offset_fields(small(), tmp_path / "a[1]*.png", imgsz=32)
+    np.testing.assert_array_equal(field.image, picture(32, 32))
+
+
 def test_the_image_is_what_the_network_saw_in_true_colours_with_its_padding(small):
     red = np.zeros((40, 64, 3), np.uint8)
     red[..., 2] = 255  # arrays are BGR, as in predict()

@@ -181,6 +181,8 @@ def _scale(row: list, where: str) -> int:
     if repeats != 1:
         raise ValueError(f"{where}: only an {UPSAMPLE} with `repeats` 1 can be replaced, got {repeats!r}")
     size, scale = (*arguments, None, None)[:2] if isinstance(arguments, (list, tuple)) else (arguments, None)
+    if isinstance(scale, str) and scale.isdecimal():  # Ultralytics reads it as a number, too
+        scale = int(scale)
     if size not in (None, "None") or not isinstance(scale, (int, float)) or scale not in range(2, MAX_SCALE + 1):
         raise ValueError(
             f"{where}: DySample upsamples by a whole number from 2 to {MAX_SCALE}, as {UPSAMPLE}, [None, 2, nearest] "

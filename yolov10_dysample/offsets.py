@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import glob
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -329,7 +330,7 @@ def predict_by_copy(
     try:
         watch(model.model)
         quiet = dict.fromkeys(("verbose", "save", "save_txt", "save_crop", "show", "visualize", "augment"), False)
-        results: Sequence[Result] = model.predict(source, imgsz=imgsz, conf=conf, **quiet)
+        results: Sequence[Result] = model.predict(_literally(source), imgsz=imgsz, conf=conf, **quiet)
     except Exception as error:  # of Ultralytics, of OpenCV, of a head that is not theirs
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -354,6 +355,13 @@ def checked_network(model: YOLOModel) -> nn.Module:
             f"the model must be YOLO(...) of a .pt or .yaml file, not of an export, got {model_name(model)}"
         )
     return network
+
+
+def _literally(source: Source) -> Source:
+    """A file, and not all that are called alike, for which Ultralytics takes a path with a ``*``."""
+    if not isinstance(source, (str, Path)) or "*" not in (path := str(Path(source).absolute())):
+        return source
+    return glob.escape(path)
 
 
 def _check_source(source: Source) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, one_of, several, whole
-from yolov10_dysample.files import write_whole
+from yolov10_dysample.files import write_all
 from yolov10_dysample.study.packages import require_packages
 from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, ON_REQUEST, PARTS, RUNTIMES, Settings
 
@@ -85,6 +85,8 @@ def _check_out(out: Path) -> None:
     """See whether a record can be written, before half an hour of measuring."""
     if out.is_dir():
         raise UsageError(f"out must be a file, got {str(out)!r}, which is a folder")
+    if out.with_suffix(".png").is_dir():
+        raise UsageError(f"out must leave room for its plot, and {str(out.with_suffix('.png'))!r} is a folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
@@ -129,17 +131,15 @@ def _command_line(values: dict[str, Any]) -> str:
 
 
 def _write(record: dict[str, Any], out: Path) -> None:
-    from yolov10_dysample.study.json_files import write_json
+    from yolov10_dysample.study.json_files import as_json
     from yolov10_dysample.study.speed_plot import draw
     from yolov10_dysample.study.speed_report import terminal
 
     print(terminal(record))
-    write_json(out, record)
-    png = draw(record)
-    files = [out]
+    files, png = {out: as_json(record)}, draw(record)
     if png:
-        files.append(out.with_suffix(".png"))
-        write_whole(files[-1], png)
+        files[out.with_suffix(".png")] = png
+    write_all(files)
     print(f"\n{', '.join(map(str, files))}")
 
 

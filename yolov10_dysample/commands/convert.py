@@ -12,7 +12,7 @@ from typing import Any
 
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, several, whole
 from yolov10_dysample.files import write_whole
-from yolov10_dysample.model_files import find_stock
+from yolov10_dysample.model_files import find_stock, means_dysample
 
 __all__ = ["COMMAND"]
 
@@ -45,7 +45,7 @@ def _converted_text(values: dict[str, Any]) -> tuple[str, list[str]]:
             warnings.simplefilter("always", UserWarning)
             text = convert_yaml(file.read_bytes().decode(), **layer)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error}") from None
+        raise ValueError(f"model must be a YAML file, and {file} is not UTF-8 text: {error}") from None
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     notes = [str(w.message) for w in caught if w.category is UserWarning]
@@ -54,13 +54,24 @@ def _converted_text(values: dict[str, Any]) -> tuple[str, list[str]]:
 
 def _source(name: str) -> Path:
     file = Path(name)
+    if file.suffix == ".pt":
+        raise ValueError(
+            f"model must be a YAML file, got {name}: weights are swapped in Python, by use_dysample(YOLO({name!r})), "
+            "or loaded into a *-dysample.yaml model with pretrained="
+        )
     if file.is_file():
         return file
     if file.exists():
-        raise ValueError(f"{name} is not a file")
+        raise ValueError(
+            f"model must be a YAML file, and {name} is a {'folder' if file.is_dir() else 'device or pipe'}"
+        )
     stock = find_stock(name)
     if stock is None:
-        raise ValueError(f"{name} is neither a file nor the name of a stock Ultralytics model, such as yolo11n.yaml")
+        hint = "; a name that ends so means the converted model already, and needs no file"
+        raise ValueError(
+            "model must be a YAML file, or the name of a stock Ultralytics model such as yolo11n.yaml, got "
+            f"{name}{hint if means_dysample(name) else ''}"
+        )
     return stock
 
 

@@ -16,13 +16,18 @@ import filelock
 
 from yolov10_dysample.files import write_whole
 
-__all__ = ["append_line", "append_once", "read_lines", "write_json"]
+__all__ = ["append_line", "append_once", "as_json", "read_lines", "write_json"]
+
+
+def as_json(content: Any) -> bytes:
+    """A JSON file to be. JSON has no NaN: null stands for it."""
+    return (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode()
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write a whole JSON file, and its folder. JSON has no NaN: null stands for it."""
+    """Write a whole JSON file, and its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode())
+    write_whole(file, as_json(content))
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
