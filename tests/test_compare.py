@@ -1263,6 +1263,14 @@ def test_what_the_docs_advise_after_a_fine_tuning_is_what_both_recipes_together_
     low, high = found["dysample", "nearest"]["interval"]
     assert f"over nearest lies between {low:.3f} and {high:+.3f}" in text
     assert f"together ({found['dysample', 'nearest']['n']} pairs, pooled afterwards)" in text
+    assert "learning them shows no gain over leaving them at their start" in text
+    assert gain(loaded[-1], "dysample", "dysample:frozen")["mean"] < 0
+    low, high = (
+        gain(records, "dysample", "nearest", precision(name))
+        for records, name in zip(loaded[::-1], ("AP75", "large"), strict=True)
+    )
+    assert f"(AP75 less nearest's: {low['mean']:+.3f} at the gentler rate; large objects: {high['mean']:+.3f}" in text
+    assert low["interval"][1] < 0 < high["interval"][0]
     assert "and is within ±0.004 of bilinear: no gain either" in text
     assert outcome(gain(loaded[-1], "dysample:guided", "bilinear")) == "equivalent"
 
