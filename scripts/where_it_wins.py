@@ -131,7 +131,7 @@ def picture(tiles: Sequence[Tile], folder: Path, arm: str, base: str, imgsz: int
         image = np.ascontiguousarray(np.asarray(Image.open(tile.file).convert("RGB"))[..., ::-1])
         notes = (
             f"AP, {arm} less {base}: {tile.mean:+.3f} (mean of {len(tile.differences)} seeds)",
-            f"shown: seed {seed}, confidence {CONFIDENCE:g} or more; white: the {len(tile.boxes)} labelled",
+            f"seed {seed}, confidence from {CONFIDENCE:g}; dashed: the {len(tile.boxes)} labelled",
         )
         for axis, name, note in zip(axes[2 * k : 2 * k + 2], (base, arm), notes, strict=True):
             weights = Run(name, seed, "", True, "", {}, "cpu", 1, str(folder)).weights
