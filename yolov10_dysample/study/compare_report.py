@@ -29,7 +29,6 @@ from yolov10_dysample.study.paired import (
     last,
     load,
     outcome,
-    paired,
     pooled,
     precision,
 )
@@ -393,7 +392,7 @@ def draw_report(records: Records) -> bytes:
         curves.fill_between(epochs, mean - deviation, mean + deviation, color=colours[arm], alpha=0.12, lw=0)
     curves.set(title=f"{MAP} on the val split: mean and standard deviation", xlabel="epoch", ylabel=MAP)
     curves.legend(frameon=False, fontsize=8)
-    _draw_gains({arm: _last_values(runs) for arm, runs in records.items()}, colours, gains)
+    _draw_gains(records, colours, gains)
     for axis in (curves, gains):
         axis.grid(color="#eceff1")
         axis.set_axisbelow(True)
@@ -402,13 +401,8 @@ def draw_report(records: Records) -> bytes:
     return out.getvalue()
 
 
-def _last_values(runs: dict[int, dict[str, Any]]) -> dict[int, float]:
-    return {seed: run["epochs"][-1][MAP] for seed, run in runs.items()}
-
-
-def _draw_gains(values: dict[str, dict[int, float]], colours: dict[str, str], axis: Axes) -> None:
-    pairs = {arm: paired(own, values.get(NEAREST, {})) for arm, own in values.items() if arm != NEAREST}
-    gains = {arm: found for arm, found in pairs.items() if found}
+def _draw_gains(records: Records, colours: dict[str, str], axis: Axes) -> None:
+    gains = {arm: found for arm in records if (found := gain(records, arm, NEAREST))}
     arms = list(gains)
     axis.set_visible(bool(arms))
     for place, arm in enumerate(reversed(arms)):
