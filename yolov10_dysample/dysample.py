@@ -257,7 +257,7 @@ def _is_plain_convolution(module: nn.Module) -> bool:
 def _is_channels_last(x: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    try:
+    try:  # which a compiler may not follow
         return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     except RuntimeError:  # torch.vmap has no memory formats
         return False

@@ -377,23 +377,32 @@ def summary(folders: Sequence[Path]) -> str:
 
 
 def draw_report(records: Records) -> bytes:
-    """A PNG of the learning curves with their spread over seeds, and of every paired difference to the stock model."""
+    """A PNG of the learning curves with their spread over seeds, and of every paired difference to the stock models."""
     from matplotlib.figure import Figure
 
     more = iter(itertools.cycle(MORE))
     colours = {arm: COLOURS.get(arm) or next(more) for arm in records}
-    figure = Figure(figsize=(11, 4.6), layout="constrained", dpi=130)
-    curves, gains = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    gains = {base: found for base in STOCK if (found := _gains(records, base))}
+    rows = [len(found) + 1 for found in gains.values()] or [1]
+    figure = Figure(figsize=(11, max(4.6, 1.2 + 0.55 * sum(rows))), layout="constrained", dpi=130)
+    grid = figure.add_gridspec(len(rows), 2, width_ratios=(1.15, 1), height_ratios=rows)
+    curves = figure.add_subplot(grid[:, 0])
     for arm, runs in records.items():
         values = np.array([[epoch[MAP] for epoch in run["epochs"]] for run in runs.values()])
         epochs = np.arange(1, values.shape[1] + 1)
         mean, deviation = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else 0 * values[0]
         curves.plot(epochs, mean, color=colours[arm], lw=2, label=f"{arm} (n = {len(values)})")
-        curves.fill_between(epochs, mean - deviation, mean + deviation, color=colours[arm], alpha=0.12, lw=0)
+        low, high = (mean - deviation).clip(0), mean + deviation
+        curves.fill_between(epochs, low, high, color=colours[arm], alpha=0.12, lw=0)
+    curves.locator_params(axis="x", integer=True)
     curves.set(title=f"{MAP} on the val split: mean and standard deviation", xlabel="epoch", ylabel=MAP)
     curves.legend(frameon=False, fontsize=8)
-    _draw_gains(records, colours, gains)
-    for axis in (curves, gains):
+    shared = None  # so that the same difference is as wide in both
+    for place, (base, found) in enumerate(gains.items()):
+        axis = figure.add_subplot(grid[place, 1], sharex=shared)
+        shared = shared or axis
+        _draw_gains(found, base, colours, axis)
+    for axis in figure.axes:
         axis.grid(color="#eceff1")
         axis.set_axisbelow(True)
     out = io.BytesIO()
@@ -401,10 +410,12 @@ def draw_report(records: Records) -> bytes:
     return out.getvalue()
 
 
-def _draw_gains(records: Records, colours: dict[str, str], axis: Axes) -> None:
-    gains = {arm: found for arm in records if (found := gain(records, arm, NEAREST))}
+def _gains(records: Records, base: str) -> dict[str, dict[str, Any]]:
+    return {arm: found for arm in records if arm not in (NEAREST, base) and (found := gain(records, arm, base))}
+
+
+def _draw_gains(gains: dict[str, dict[str, Any]], base: str, colours: dict[str, str], axis: Axes) -> None:
     arms = list(gains)
-    axis.set_visible(bool(arms))
     for place, arm in enumerate(reversed(arms)):
         found = gains[arm]
         axis.scatter(found["differences"], [place] * found["n"], s=22, color=colours[arm], alpha=0.45, lw=0)
@@ -416,7 +427,7 @@ def _draw_gains(records: Records, colours: dict[str, str], axis: Axes) -> None:
     axis.set_ylim(-0.7, len(arms) - 0.4)
     axis.locator_params(axis="x", nbins=6)
     axis.set(
-        title=f"Same seed: {MAP} less {NEAREST}'s",
+        title=f"Same seed: {MAP} less {base}'s",
         xlabel="dot: a seed; diamond and line: mean, 95 % interval",
     )
 
