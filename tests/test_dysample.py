@@ -535,12 +535,11 @@ def test_what_torch_makes_tensors_of_by_default_changes_nothing(layout, default)
     with torch.no_grad():
         expected = layer(x)
         name, value = default
-        before = getattr(torch, f"get_default_{name}")()
         getattr(torch, f"set_default_{name}")(value)
         try:
             y = layer(x)
         finally:
-            getattr(torch, f"set_default_{name}")(before if name == "dtype" else None)
+            torch.set_default_device(None)
     assert torch.equal(y, expected)
 
 
