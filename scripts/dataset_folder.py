@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -80,6 +80,7 @@ class Maker:
             FileExistsError: If ``out`` is not the script's, or was made with other arguments and ``force`` is False.
         """
         root = Path(out).expanduser().resolve()
+        files: Sequence[str] = ()
         wanted: dict[str, Any] = {"made_by": f"{self.script} {self.version}", **arguments}
         if root.exists():
             record, files = self._read_record(root)
@@ -96,6 +97,8 @@ class Maker:
             new.mkdir()
             text = json.dumps({**wanted, **write(new, root)}, indent=1)
             (new / f"{self.name}.json").write_text(f"{text}\n", encoding="utf-8", newline="\n")
+            if root.exists():
+                self._require_replaceable(root, files)  # once more: it may have taken minutes
             _move_in(new, Path(work, "old"), root)
         return Dataset(root, self.name, made=True)
 
@@ -104,7 +107,7 @@ class Maker:
         try:
             record = json.loads((root / f"{self.name}.json").read_text(encoding="utf-8"))
             if str(record["made_by"]).startswith(f"{self.script} "):
-                return record, self.files(record)
+                return record, [str(name) for name in self.files(record)]
         except (OSError, ValueError, TypeError, LookupError):
             pass
         raise FileExistsError(
@@ -113,13 +116,16 @@ class Maker:
 
     def _require_replaceable(self, root: Path, files: Sequence[str]) -> None:
         """Raise FileExistsError when a folder holds files that a rebuild would lose: not the script's, no cache."""
+        folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
         present = {
-            path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir() or path.is_symlink()
+            path.relative_to(root).as_posix()
+            for path in root.rglob("*")
+            if not path.is_dir() or path.is_symlink() or not any(path.iterdir())
         }
         # Ultralytics leaves the first beside images, with cache=disk, and the second beside folders of labels.
         caches = {f"{name[:-4]}.npy" for name in files if name.endswith(".png")}
         caches |= {f"{name.rpartition('/')[0]}.cache" for name in files if name.startswith("labels/")}
-        foreign = sorted(present - set(files) - caches)
+        foreign = sorted(present - set(files) - caches - folders)
         if foreign:
             raise FileExistsError(
                 f"force replaces only files that {self.script} wrote, {root} also holds {len(foreign)} other "

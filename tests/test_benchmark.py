@@ -8,9 +8,11 @@ import importlib.util
 import io
 import json
 import math
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -396,6 +398,26 @@ def test_a_wrong_argument_gets_one_line_with_rule_value_and_way_out(arguments, w
     assert error.count("\n") == 1
     assert all(word in error for word in words), error
     assert set(tmp_path.rglob("*")) == files
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no groups of processes")
+def test_ctrl_c_reaches_the_command_alone_which_ends_the_process_of_a_task(monkeypatch):
+    processes, groups, start = [], [], subprocess.Popen
+
+    def popen(*arguments, **settings):
+        processes.append(start(*arguments, **settings))
+        groups.append(os.getpgid(processes[-1].pid))
+        return processes[-1]
+
+    def interrupt(*told):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark.subprocess, "Popen", popen)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run_task("format", settings(rounds=1000), interrupt, "torch")
+    assert processes[0].returncode == -signal.SIGKILL
+    assert groups != [os.getpgid(0)]
 
 
 def test_without_rich_one_line_says_how_to_get_it(monkeypatch, capsys):

@@ -249,6 +249,19 @@ def test_a_training_of_other_settings_records_nothing(tmp_path):
     assert not comparison.known_of(tmp_path).runs
 
 
+@pytest.mark.parametrize(
+    "about", [{"model": "yolov10s.yaml"}, {"warm_start": "0123456789abcdef"}, {"device": "gpu"}, {"data": "e.yaml"}]
+)
+def test_a_training_that_differs_in_anything_records_nothing(about, tmp_path):
+    same = comparison.Comparison("yolov10n.yaml", "d.yaml", {"epochs": 1, "imgsz": 64}, None, device="cpu")
+    comparison.require_same_settings(tmp_path, same._replace(**about))
+    with pytest.raises(RuntimeError, match="about other settings by now"):
+        a_run(tmp_path).note(parameters=1)
+    comparison.require_same_settings(tmp_path, same)
+    a_run(tmp_path).note(parameters=1)
+    assert len(comparison.known_of(tmp_path).runs) == 1
+
+
 def test_runs_on_a_cpu_and_on_a_gpu_are_never_in_one_folder(tmp_path):
     first = comparison.Comparison("yolov10n.yaml", "d.yaml", {"workers": 0}, None)
     comparison.require_same_settings(tmp_path, first)  # as those on record, which do not say
@@ -828,6 +841,16 @@ def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(fold
     assert [shard.name for shard in shards] == ["shard-1-of-2", "shard-2-of-2"]
     assert comparison.by_comparison([Path("parts"), folder]) == [shards, [folder]]
     assert comparison.by_comparison([Path("parts"), Path("parts").resolve(), shards[0]]) == [shards]
+    lines = (shards[0] / "records.jsonl").read_text()
+    assert '"device": "cpu"' in lines
+    for device, alike in (("null", True), ('"gpu"', False)):  # of before it was noted; of another machine
+        (shards[0] / "records.jsonl").write_text(lines.replace('"device": "cpu"', f'"device": {device}'))
+        if alike:
+            assert comparison.by_comparison([Path("parts")]) == [shards]
+        else:
+            with pytest.raises(ValueError, match="must be shards that ran on CPUs alone, or on GPUs alone"):
+                comparison.by_comparison([Path("parts")])
+    (shards[0] / "records.jsonl").write_text(lines)
     assert "parts 2/2" in compare_report.report(shards[0])
     assert "not given" not in compare_report.report(*shards)
     assert compare_report.verdict(load(*shards)) == compare_report.verdict(load(folder))
@@ -1130,7 +1153,7 @@ def test_recipes_that_are_taken_together_are_pooled_pair_by_pair_and_said_to_be(
     said = compare_report.section(documented_comparisons, documented_comparisons[0] / "page.md")
     assert "which was not registered" in said
     assert "| dysample less nearest | 10 | **+0.030 [" in said
-    assert "not registered so" not in compare_report.section(documented_comparisons[:2], Path("page.md"))
+    assert "which was not registered" not in compare_report.section(documented_comparisons[:2], Path("page.md"))
 
 
 def test_an_arm_that_one_recipe_lacks_is_not_taken_together(documented_comparisons):

@@ -3,11 +3,21 @@
 from types import SimpleNamespace
 
 import pytest
-import ultralytics.engine.exporter  # noqa: F401 - an exporter's module is loaded when it exports
+import ultralytics.engine.exporter
 from torch import nn
 
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.exporting import SAMPLING_SWITCH, on_export_start
+
+# Those of Ultralytics 8.3.100; newer releases have others, and put what they export in the exporter's arguments.
+FORMATS = ["-", "torchscript", "onnx", "openvino", "engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs"]
+FORMATS += ["paddle", "mnn", "ncnn", "imx", "rknn"]
+
+
+@pytest.fixture
+def older(monkeypatch):
+    """An older Ultralytics, which exports what comes closest, and leaves what was asked for in the arguments."""
+    monkeypatch.setattr(ultralytics.engine.exporter, "export_formats", lambda: {"Argument": FORMATS})
 
 
 class Exporter:
@@ -77,8 +87,10 @@ def test_a_format_gets_its_own_form_unless_the_switch_says_another(switch, forms
         assert exporter.model[0].traced_form == form
 
 
-@pytest.mark.parametrize("export_format", ["saved_model", "pb", "tflite", "edgetpu", "tfjs", "ncnn", "saved_mode"])
-def test_gathers_are_refused_where_the_converter_gets_them_wrong(export_format, monkeypatch):
+@pytest.mark.parametrize(
+    "export_format", ["saved_model", "pb", "tflite", "edgetpu", "tfjs", "ncnn", "saved_mode", "tflit"]
+)
+def test_gathers_are_refused_where_the_converter_gets_them_wrong(export_format, older, monkeypatch):
     monkeypatch.setenv(SAMPLING_SWITCH, "gather")
     exporter = Exporter(format=export_format)
     exporter.model = nn.Sequential(DySample(8))
@@ -90,9 +102,15 @@ def test_gathers_are_refused_where_the_converter_gets_them_wrong(export_format, 
     assert exporter.model[0].traced_form == "grid_sample"
 
 
-# The misspelt ones too: Ultralytics 8.3 exports what comes closest, and leaves what was written in the arguments.
+def test_a_format_that_an_older_release_does_not_have_is_prepared_as_the_one_that_it_exports_instead(older):
+    exporter = Exporter(format="litert")  # which is exported as tflite
+    exporter.model = nn.Sequential(DySample(8))
+    on_export_start(exporter)
+    assert exporter.model[0].traced_form == "grid_sample"
+
+
 @pytest.mark.parametrize("written", ["TensorRT", "trt", "ENGINE", "OpenVINO", "Paddle", "openvno", "engin"])
-def test_a_format_gets_its_form_by_whichever_name_it_is_written(written, monkeypatch):
+def test_a_format_gets_its_form_by_whichever_name_it_is_written(written, older, monkeypatch):
     monkeypatch.delenv(SAMPLING_SWITCH, raising=False)
     exporter = Exporter(format=written)
     exporter.model = nn.Sequential(DySample(8))

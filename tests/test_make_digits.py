@@ -331,6 +331,19 @@ def test_force_does_not_lose_a_file_that_a_user_added(small, name):
     assert contents(small.root) == before
 
 
+def test_force_does_not_lose_what_comes_while_the_images_are_made_nor_an_empty_folder(small):
+    def meanwhile(done, total):
+        (small.root / "notes.txt").write_text("mine")
+
+    with pytest.raises(FileExistsError, match=r"also holds 1 other \(notes.txt\)"):
+        make_digits.make_digits(small.root, **SMALL, force=True, progress=meanwhile)
+    (small.root / "notes.txt").unlink()
+    (small.root / "mine").mkdir()
+    with pytest.raises(FileExistsError, match=r"also holds 1 other \(mine\)"):
+        make_digits.make_digits(small.root, **SMALL, force=True)
+    assert (small.root / "mine").is_dir()
+
+
 def test_a_data_set_with_the_same_arguments_is_kept_as_it_is(small):
     before = {path: path.stat().st_mtime_ns for path in small.root.rglob("*")}
     again = make_digits.make_digits(small.root, **SMALL)

@@ -262,7 +262,7 @@ def test_what_a_newer_ultralytics_may_pass_on_when_it_reads_a_model_reaches_it(m
         ("[2, lp, 4, False, nearest]", "[]", "init='nearest' are loaded into init='bilinear'"),
         ("[2, lp, 4, True]", "[2]", "dyscope=True are loaded into dyscope=False"),
         ("[2, lp, 4, False, nearest]", "[2, lp, 4, False, nearest]", None),
-        ("[2, lp, 8]", "[]", None),  # of another shape, so that they are not loaded
+        ("[2, lp, 8, False, nearest]", "[]", None),  # of another shape, so that they are not loaded
     ],
 )
 def test_weights_of_a_layer_that_samples_elsewhere_are_told_when_they_are_loaded(

@@ -244,7 +244,16 @@ def test_a_wrong_argument_is_refused_in_one_line_and_nothing_is_written(tmp_path
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("files", [{}, {"thesis.txt": "years"}, {"trees.json": "[]"}, {"trees.json": '{"files": []}'}])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"thesis.txt": "years"},
+        {"trees.json": "[]"},
+        {"trees.json": '{"files": []}'},
+        {"trees.json": '{"made_by": "make_trees 1", "files": null}'},
+    ],
+)
 def test_a_folder_of_someone_else_is_left_untouched(pinned, tmp_path, files, force):
     out = tmp_path / "trees"
     out.mkdir()

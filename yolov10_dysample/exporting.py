@@ -100,14 +100,12 @@ def _leave_out_mnn_log() -> None:
 
 
 def _format(exporter: Exporter) -> str:
-    """The name of the format. Of one that it does not know, an older Ultralytics exports the closest that it knows."""
+    """The name of the format. Of one that it does not know, Ultralytics exports the closest that it knows."""
     written = exporter.args.format.lower()
     name = _ALIASES.get(written, written)
     host = sys.modules.get("ultralytics.engine.exporter")
     known = host.export_formats()["Argument"][1:] if host else ()
-    if name in (*known, *TRACED_FORMS_BY_FORMAT, *_GRID_SAMPLE_ONLY):
-        return name
-    return next(iter(difflib.get_close_matches(name, known, n=1)), name)
+    return name if name in known else next(iter(difflib.get_close_matches(name, known, n=1)), name)
 
 
 def traced_form(export_format: str) -> str:

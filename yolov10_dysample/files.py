@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -51,7 +52,8 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
                 raise IsADirectoryError(errno.EISDIR, "there is a folder of that name", str(file))
             parts[target].write_bytes(content)
             if target.exists():
-                shutil.copymode(target, parts[target])
+                with contextlib.suppress(OSError):  # some disks of networks have no modes
+                    shutil.copymode(target, parts[target])
         for target, part in parts.items():
             part.replace(target)
     finally:

@@ -271,7 +271,7 @@ def _changed_layers(source: nn.Sequential, target: nn.Sequential) -> dict[tuple,
         if isinstance(old, DySample) and isinstance(new, DySample):
             for name in ("init", "dyscope"):
                 was, now = getattr(old, name), getattr(new, name)
-                if was != now:
+                if was != now and old.offset.weight.shape == new.offset.weight.shape:  # else it stays as it was
                     changed.setdefault((name, was, now), []).append(i)
     return changed
 

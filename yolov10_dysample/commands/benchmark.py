@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, one_of, several, whole
-from yolov10_dysample.files import write_all
+from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.packages import require_packages
 from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, ON_REQUEST, PARTS, RUNTIMES, Settings
 
@@ -131,15 +131,16 @@ def _command_line(values: dict[str, Any]) -> str:
 
 
 def _write(record: dict[str, Any], out: Path) -> None:
-    from yolov10_dysample.study.json_files import as_json
+    from yolov10_dysample.study.json_files import write_json
     from yolov10_dysample.study.speed_plot import draw
     from yolov10_dysample.study.speed_report import terminal
 
     print(terminal(record))
-    files, png = {out: as_json(record)}, draw(record)
+    write_json(out, record)  # before anything else can fail
+    files, png = [out], draw(record)
     if png:
-        files[out.with_suffix(".png")] = png
-    write_all(files)
+        files.append(out.with_suffix(".png"))
+        write_whole(files[-1], png)
     print(f"\n{', '.join(map(str, files))}")
 
 

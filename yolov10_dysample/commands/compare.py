@@ -174,7 +174,14 @@ def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
     """What is to be done, after all checks; the last of them notes in the folder what it is about."""
     from yolov10_dysample.study import checks
     from yolov10_dysample.study.arms import parse_arm
-    from yolov10_dysample.study.comparison import Comparison, Run, default_folder, is_scored, require_same_settings
+    from yolov10_dysample.study.comparison import (
+        Comparison,
+        Run,
+        default_folder,
+        device_kind,
+        is_scored,
+        require_same_settings,
+    )
 
     if not values["data"]:
         raise ValueError("data is missing; write data=coco8.yaml")
@@ -204,9 +211,7 @@ def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
     to_do = sum(not is_scored(run.record()) for run in runs)
     checks.check_out(out, sum(p.numel() for p in start.network.parameters()), to_do, parallel)
     checks.check_data(values["data"])
-    comparison = Comparison(
-        start.model, values["data"], common["settings"], start.digest, shard, "cpu" if device == "cpu" else "gpu"
-    )
+    comparison = Comparison(start.model, values["data"], common["settings"], start.digest, shard, device_kind(device))
     require_same_settings(out, comparison)
     return comparison, runs, parallel
 

@@ -27,7 +27,7 @@ def _run(values: dict[str, Any]) -> int:
             _write(values["out"], text, values["force"])
     except BrokenPipeError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last of links in a circle
         raise UsageError(str(error)) from None
     for note in notes:
         print(f"{PROGRAM} convert: note: {note}", file=sys.stderr)

@@ -108,12 +108,18 @@ def run_task(task: str, settings: Settings, report: Report, *arguments: str) -> 
     last: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         environment = {**os.environ, **threads, "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": folder}
-        with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
-            for line in process.stdout or ():
-                with contextlib.suppress(ValueError):  # half a message, of a process that crashed
-                    last = json.loads(line)
-                    if "told" in last:
-                        report(*last["told"])
+        # Ctrl-C reaches this process alone, which then ends the other one, before the folder is removed.
+        own: dict[str, Any] = {"cwd": folder, "env": environment, "start_new_session": True}
+        with subprocess.Popen(command, **own, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                for line in process.stdout or ():
+                    with contextlib.suppress(ValueError):  # half a message, of a process that crashed
+                        last = json.loads(line)
+                        if "told" in last:
+                            report(*last["told"])
+            except BaseException:
+                process.kill()
+                raise
         if process.returncode == 0:
             return last["result"]
         log = Path(folder, "log.txt")

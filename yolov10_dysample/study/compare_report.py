@@ -300,8 +300,8 @@ def unscored(folders: Sequence[Path]) -> str:
     left_out = [f"{arm}, seed {seed}" for (arm, seed), record in runs if not is_scored(record)]
     shards = [shard for folder in folders if (shard := (known_of(folder).comparison or {}).get("shard"))]
     totals = {int(shard.partition("/")[2]) for shard in shards}
-    parts = {f"{part}/{total}" for total in totals for part in range(1, total + 1)}
-    missing = sorted(parts - set(shards))
+    parts = [f"{part}/{total}" for total in sorted(totals) for part in range(1, total + 1)]
+    missing = [part for part in parts if part not in shards]
     return " ".join(
         [
             *([f"Left out, as their folders were not given: parts {', '.join(missing)}."] if missing else []),

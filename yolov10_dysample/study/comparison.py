@@ -29,6 +29,7 @@ __all__ = [
     "Run",
     "by_comparison",
     "default_folder",
+    "device_kind",
     "is_scored",
     "known_of",
     "require_same_settings",
@@ -64,6 +65,16 @@ class Comparison(NamedTuple):
     warm_start: str | None
     shard: str | None = None
     device: str | None = None
+
+
+def device_kind(device: str) -> str:
+    """What a :class:`Comparison` says of the device of its runs.
+
+    Example:
+        >>> device_kind("cpu"), device_kind("1")
+        ('cpu', 'gpu')
+    """
+    return "cpu" if device == "cpu" else "gpu"
 
 
 class Run(NamedTuple):
@@ -128,9 +139,19 @@ class Run(NamedTuple):
             RuntimeError: If the folder has become that of another comparison.
         """
         about = known_of(Path(self.out)).comparison
-        if about and [about["data"], about["settings"]] != json.loads(json.dumps([self.data, self.settings])):
+        if about and not self._belongs_to(about):
             raise RuntimeError(f"{self.title}: {self.out} is about other settings by now, and the run is not recorded")
         append_line(self.records, {"arm": self.arm, "seed": self.seed, **facts})
+
+    def _belongs_to(self, about: dict[str, Any]) -> bool:
+        mine = {"data": self.data, "settings": self.settings}
+        if not self.warm_start:
+            mine["model"] = self.model
+        return (
+            json.loads(json.dumps(mine)) == {key: about[key] for key in mine}
+            and self.warm_start is bool(about["warm_start"])
+            and about.get("device") in (None, device_kind(self.device))
+        )
 
     def record(self) -> dict[str, Any]:
         """All that is known of the run; empty if it was not trained yet."""
@@ -173,7 +194,7 @@ def by_comparison(folders: Sequence[Path]) -> list[list[Path]]:
     """The folders of each comparison: one, or those of its shards, which may also be named by the folder they are in.
 
     Raises:
-        ValueError: If a folder is not a comparison's.
+        ValueError: If a folder is not a comparison's, or shards ran on different kinds of devices.
     """
     groups: dict[str, list[Path]] = {}
     seen: set[Path] = set()
@@ -187,8 +208,14 @@ def by_comparison(folders: Sequence[Path]) -> list[list[Path]]:
             if about is None:
                 raise ValueError(f"must be folders of comparisons, got '{folder}', which has no {RECORDS} of one")
             shard = about.get("shard")
-            all_alike = json.dumps([{**about, "shard": None}, shard.partition("/")[2]], sort_keys=True) if shard else ""
-            groups.setdefault(all_alike or str(folder), []).append(folder)
+            alike = [{**about, "shard": None, "device": None}, shard.partition("/")[2]] if shard else str(folder)
+            groups.setdefault(json.dumps(alike, sort_keys=True), []).append(folder)
+    for group in groups.values():
+        devices = {(known_of(folder).comparison or {}).get("device") for folder in group} - {None}
+        if len(devices) > 1:
+            raise ValueError(
+                f"must be shards that ran on CPUs alone, or on GPUs alone, got both in '{group[0].parent}'"
+            )
     return list(groups.values())
 
 

@@ -16,18 +16,13 @@ import filelock
 
 from yolov10_dysample.files import write_whole
 
-__all__ = ["append_line", "append_once", "as_json", "read_lines", "write_json"]
-
-
-def as_json(content: Any) -> bytes:
-    """A JSON file to be. JSON has no NaN: null stands for it."""
-    return (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode()
+__all__ = ["append_line", "append_once", "read_lines", "write_json"]
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write a whole JSON file, and its folder."""
+    """Write a whole JSON file, and its folder. JSON has no NaN: null stands for it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, as_json(content))
+    write_whole(file, (json.dumps(_without_nan(content), indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

@@ -55,8 +55,8 @@ def score(run: Run) -> None:
     run.note(**scores, offsets=learnt_offsets(trained, run, truth.files[:OFFSET_IMAGES]))
 
 
-class NoBoxesError(ValueError):
-    """A split of a data set has no labelled boxes."""
+class SameNameError(ValueError):
+    """Two images of a split have one name, so that their predictions could not be told apart."""
 
 
 class GroundTruth(NamedTuple):
@@ -79,7 +79,7 @@ def unseen_truth(data: str) -> GroundTruth | None:
     """The test split of a data set YAML; None if it names none, or one that is not there or without labels, as COCO's.
 
     Raises:
-        ValueError: If two of its images have one name.
+        SameNameError: If two of its images have one name.
     """
     from ultralytics.data.utils import check_det_dataset
 
@@ -87,7 +87,9 @@ def unseen_truth(data: str) -> GroundTruth | None:
         return None
     try:
         return ground_truth(data, "test")
-    except (OSError, RuntimeError, NoBoxesError):
+    except SameNameError:
+        raise
+    except (OSError, RuntimeError, ValueError):
         return None
 
 
@@ -113,7 +115,7 @@ def ground_truth(data: str, split: str = "val") -> GroundTruth:
         stem = Path(label["im_file"]).stem
         name = str(int(stem)) if stem.isnumeric() else stem  # as Ultralytics names it in its predictions
         if name in image_ids:
-            raise ValueError(f"must have one {split} image of a name, got two called {name!r}; rename one of them")
+            raise SameNameError(f"must have one {split} image of a name, got two called {name!r}; rename one of them")
         image_ids[name] = image_id
         height, width = label["shape"]
         pixels = label["bboxes"] * [width, height, width, height]
@@ -121,7 +123,7 @@ def ground_truth(data: str, split: str = "val") -> GroundTruth:
             box = {"bbox": [x - w / 2, y - h / 2, w, h], "area": w * h, "category_id": int(category), "iscrowd": 0}
             boxes.append({"id": len(boxes) + 1, "image_id": image_id, **box})
     if not boxes:
-        raise NoBoxesError(f"must have labelled boxes in its {split} split, got none")
+        raise ValueError(f"must have labelled boxes in its {split} split, got none")
     coco = {
         "images": [{"id": image_id} for image_id in image_ids.values()],
         "annotations": boxes,
