@@ -501,6 +501,15 @@ def test_a_checkpoint_can_do_a_training_step_with_all_its_weights(models, tmp_pa
         make_training_step(name, asked)()
 
 
+def test_offsets_that_are_all_zero_are_not_spread_into_numbers_that_are_none():
+    layer = DySample(8, init="nearest")
+    with pytest.raises(
+        ValueError, match="the offsets of a layer must differ to be spread, got a standard deviation of 0"
+    ):
+        operators.spread_offsets(layer, torch.rand(1, 8, 4, 4), 0.5)
+    assert not layer.offset.weight.any()
+
+
 def test_a_training_step_of_mixed_precision_computes_in_half_precision(small):
     seen = []
 

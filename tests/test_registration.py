@@ -276,6 +276,11 @@ def test_weights_of_a_layer_that_samples_elsewhere_are_told_when_they_are_loaded
     assert said is None or said in told[0]
 
 
+def test_all_other_weights_go_back_into_the_stock_model(caplog):
+    ultralytics.YOLO("yolov10n.yaml").load(ultralytics.YOLO("yolov10n-dysample.yaml").model)
+    assert "Transferred 595/595 items" in caplog.text
+
+
 def test_models_without_dysample_reach_the_parser_untouched(monkeypatch):
     received, stock = [], inspect.unwrap(tasks.parse_model)
 
