@@ -5,6 +5,7 @@ prints, what it writes, and how it ends.
 import copy
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from ultralytics.utils import ROOT as HOST
 
-from tests.conftest import run
+from tests.conftest import clean_environ, run
 from yolov10_dysample import convert_rows, convert_yaml
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.model_files import find_stock
@@ -273,17 +274,12 @@ def test_a_converted_file_builds_in_a_process_that_imports_ultralytics_only(pyth
 
 
 @pytest.mark.slow
-def test_the_screen_gets_the_file_and_nothing_else_in_any_locale(python, folder):
-    output = run(
-        python,
-        "-m",
-        "yolov10_dysample",
-        "convert",
-        "model=mine.yaml",
-        cwd=folder,
-        env={"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
-    )
-    assert output == CONVERTED
+def test_stdout_gets_the_file_and_nothing_else_in_any_locale_and_where_ultralytics_begins_its_settings(python, folder):
+    fresh = {"YOLO_CONFIG_DIR": str(folder), "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [python, "-m", "yolov10_dysample", "convert", "model=mine.yaml"]
+    done = subprocess.run(command, cwd=folder, env={**clean_environ(), **fresh}, capture_output=True, text=True)
+    assert done.stdout == CONVERTED
+    assert "Creating new Ultralytics Settings" in done.stderr
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ It must never write half a file, or over one that it was not told to replace.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
@@ -19,7 +20,8 @@ __all__ = ["COMMAND"]
 
 def _run(values: dict[str, Any]) -> int:
     try:
-        text, notes = _converted_text(values)
+        with contextlib.redirect_stdout(sys.stderr):  # for what Ultralytics says when it is imported
+            text, notes = _converted_text(values)
         if values["out"] is None:
             sys.stdout.buffer.write(text.encode())
             sys.stdout.flush()

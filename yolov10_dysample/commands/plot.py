@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ FOLDER = Path("runs/dysample/plot")
 
 def _run(values: dict[str, Any]) -> int:
     try:
-        fields, files = _plotted(**values)
+        with contextlib.redirect_stdout(sys.stderr):  # for what Ultralytics says when it is imported
+            fields, files = _plotted(**values)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from None
     for file in files:
