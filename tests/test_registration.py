@@ -6,7 +6,9 @@ import fnmatch
 import functools
 import inspect
 import re
+import sys
 import threading
+import types
 
 import pytest
 import torch
@@ -203,6 +205,18 @@ def test_every_module_that_imported_a_wrapped_function_has_the_wrapped_one():
     assert ultralytics.nn.parse_model is tasks.parse_model
 
 
+def test_a_module_of_ultralytics_that_imported_a_function_before_it_was_wrapped_gets_the_wrapped_one(monkeypatch):
+    early, elsewhere = types.ModuleType("ultralytics.early"), types.ModuleType("another_plugin")
+    stock = inspect.unwrap(tasks.parse_model)
+    for module in (early, elsewhere):
+        module.parse_model = stock
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(tasks, "parse_model", stock)
+    assert registration.register() is True
+    assert early.parse_model is tasks.parse_model is not stock
+    assert elsewhere.parse_model is stock
+
+
 def test_it_works_below_and_above_another_plugin_that_wraps_the_parser(monkeypatch):
     seen = []
 
@@ -261,6 +275,7 @@ def test_what_a_newer_ultralytics_may_pass_on_when_it_reads_a_model_reaches_it(m
     [
         ("[2, lp, 4, False, nearest]", "[]", "init='nearest' are loaded into init='bilinear'"),
         ("[2, lp, 4, True]", "[2]", "dyscope=True are loaded into dyscope=False"),
+        ("[2]", "[2, lp, 4, True]", None),  # whose predicted range begins as that of the weights
         ("[2, lp, 4, False, nearest]", "[2, lp, 4, False, nearest]", None),
         ("[2, lp, 8, False, nearest]", "[]", None),  # of another shape, so that they are not loaded
     ],

@@ -265,13 +265,18 @@ def _with_warning_of_other_layers(load: Callable) -> Callable:
 
 
 def _changed_layers(source: nn.Sequential, target: nn.Sequential) -> dict[tuple, list[int]]:
-    """The rows of DySample layers that give other maps with one's weights in the other, by (setting, before, now)."""
+    """The rows of DySample layers that give other maps with one's weights in the other, by (setting, before, now).
+
+    A range that was not predicted is what one that is predicted starts with.
+    """
     changed: dict[tuple, list[int]] = {}
     for i, (old, new) in enumerate(zip(source, target, strict=False)):
         if isinstance(old, DySample) and isinstance(new, DySample):
             for name in ("init", "dyscope"):
                 was, now = getattr(old, name), getattr(new, name)
-                if was != now and old.offset.weight.shape == new.offset.weight.shape:  # else it stays as it was
+                if (name, was) == ("dyscope", False) or old.offset.weight.shape != new.offset.weight.shape:
+                    continue  # it stays as it was
+                if was != now:
                     changed.setdefault((name, was, now), []).append(i)
     return changed
 
