@@ -4,6 +4,7 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -72,6 +73,24 @@ def test_a_reader_that_has_seen_enough_is_no_failure(words, unbuffered, python, 
     done = subprocess.run(command, cwd=tmp_path, env=env, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process is not asked to end there")
+def test_a_command_that_is_told_to_end_ends_what_it_started(python, tmp_path):
+    code = """
+import os, signal, sys
+from yolov10_dysample.commands import main
+def run(arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    finally:
+        print("ended what it started")
+main._status = run
+sys.exit(main.main())
+"""
+    done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("ended what it started\n", 128 + signal.SIGTERM)
 
 
 def test_a_terminal_without_an_arrow_shows_the_rest(python, tmp_path):

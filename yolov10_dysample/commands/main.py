@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 
 try:
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     if hasattr(sys.stdout, "reconfigure"):  # not every encoding of a Windows terminal has an arrow
         sys.stdout.reconfigure(errors="replace")
+    if arguments is None:  # as after Ctrl-C, what a command has started ends with it
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         status = _status(sys.argv[1:] if arguments is None else arguments)
         if sys.stdout:
