@@ -6,6 +6,7 @@ No time is asserted here: what is fast on one machine is not on another.
 import contextlib
 import importlib.util
 import io
+import itertools
 import json
 import math
 import os
@@ -31,12 +32,23 @@ from tests.conftest import ROOT, run
 from tests.documents import documented
 from tests.small_models import SMALL
 from yolov10_dysample import use_dysample
+from yolov10_dysample.commands import benchmark as benchmark_command
 from yolov10_dysample.commands.benchmark import COMMAND, REFERENCE
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.dysample import DySample, dysample
 from yolov10_dysample.exporting import traced_form
 from yolov10_dysample.model_files import find_stock
-from yolov10_dysample.study import benchmark, exports, model_cost, operators, records, speed_plot, speed_report, tasks
+from yolov10_dysample.study import (
+    benchmark,
+    exports,
+    model_cost,
+    operators,
+    records,
+    speed_plot,
+    speed_report,
+    tasks,
+    timing,
+)
 from yolov10_dysample.study.candidates import load, make_training_step, make_twins
 from yolov10_dysample.study.model_cost import count_operations
 from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES, Carafe, make_upsamplers
@@ -55,7 +67,7 @@ from yolov10_dysample.study.settings import (
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.tables import aligned, markdown
 from yolov10_dysample.study.tasks import TASKS
-from yolov10_dysample.study.timing import prepare_candidates, time_interleaved
+from yolov10_dysample.study.timing import prepare_candidates
 
 PUBLISHED_FILE = str(ROOT / REFERENCE)
 #: Sides of the six maps of 256 channels that SegFormer-B1 upsamples for an image of 512 pixels: the paper's comparison.
@@ -196,13 +208,23 @@ def test_offsets_are_spread_as_the_record_says(name):
     assert torch.stack(moved).std().item() == pytest.approx(0.5, rel=0.05)
 
 
-def test_all_candidates_run_in_every_round_and_ratios_are_taken_round_by_round():
-    calls = []
+@pytest.mark.parametrize("seconds", [0, 0.001, 1])
+def test_all_candidates_run_in_every_round_also_by_a_clock_that_stands_still(monkeypatch, seconds):
+    clock, calls, rounds = itertools.count(step=seconds), [], []
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     runs = {name: lambda name=name: calls.append(name) for name in (STOCK, OURS)}
-    times = time_interleaved(runs, 5, torch.device("cpu"), lambda done, total: None)
-    assert {name: len(values) for name, values in times.items()} == {STOCK: 5, OURS: 5}
-    assert set(calls) == {STOCK, OURS}
 
+    def tell(done, total):
+        rounds.append(set(calls))
+        calls.clear()
+
+    times = timing.time_interleaved(runs, 5, torch.device("cpu"), tell)
+    assert {name: len(values) for name, values in times.items()} == {STOCK: 5, OURS: 5}
+    assert rounds == [{STOCK, OURS}] * 5
+    assert calls == []
+
+
+def test_ratios_are_taken_round_by_round():
     figures = compared({STOCK: [1.0, 10.0, 2.0], OURS: [2.0, 20.0, 4.0]}, "ms", STOCK)
     assert figures[OURS]["ratio"] == {"median": 2.0, "q1": 2.0, "q3": 2.0}
     assert figures[OURS]["ms"] == {"median": 4.0, "q1": 3.0, "q3": 12.0}
@@ -420,6 +442,17 @@ def test_ctrl_c_reaches_the_command_alone_which_ends_the_process_of_a_task(monke
     assert groups != [os.getpgid(0)]
 
 
+def test_a_record_is_written_also_where_nobody_reads_what_is_shown(monkeypatch, tmp_path):
+    def closed(record):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(speed_report, "terminal", closed)
+    monkeypatch.setattr(benchmark_command, "_measured", lambda *given: {"what was": "measured"})
+    monkeypatch.chdir(tmp_path)
+    assert main(["benchmark", "out=speed.json"]) == 0
+    assert json.loads(Path("speed.json").read_text()) == {"what was": "measured"}
+
+
 def test_without_rich_one_line_says_how_to_get_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rich", None)
     assert main(["benchmark"]) == 2
@@ -564,6 +597,7 @@ def test_growth_is_measured_at_every_size_and_number_of_images_and_reported(smal
     every = [(32, 1), (64, 1), (32, 2), (64, 2)]
     assert cells == {"torch": every, "onnx": every[:2], "onnx, dynamic": every[:2]}
     for cell in (cell for cells in growth.values() for cell in cells):
+        assert set(cell["candidates"]) == {STOCK, OURS}
         assert [set(cell["candidates"][name]["ratio"]) for name in (STOCK, OURS)] == [SPREAD, SPREAD]
     assert {"64 px, batch 1, onnx: timing", "64 px, onnx, dynamic: timing"} <= set(told)
 

@@ -74,10 +74,15 @@ def _run(values: dict[str, Any]) -> int:
         _check_out(out)
         with Reporter() as report:
             record = _measured(values, twins, report)
+    from yolov10_dysample.study.speed_report import terminal
+
     try:
-        _write(record, out)
+        files = _write(record, out)
     except OSError as error:
         raise UsageError(f"what is shown above could not be written: {error}") from None
+    finally:  # after writing: a closed pipe loses nothing
+        print(terminal(record))
+    print(f"\n{', '.join(map(str, files))}")
     return 0
 
 
@@ -130,18 +135,16 @@ def _command_line(values: dict[str, Any]) -> str:
     return shlex.join([PROGRAM, COMMAND.name, *words])
 
 
-def _write(record: dict[str, Any], out: Path) -> None:
+def _write(record: dict[str, Any], out: Path) -> list[Path]:
     from yolov10_dysample.study.json_files import write_json
     from yolov10_dysample.study.speed_plot import draw
-    from yolov10_dysample.study.speed_report import terminal
 
-    print(terminal(record))
     write_json(out, record)  # before anything else can fail
     files, png = [out], draw(record)
     if png:
         files.append(out.with_suffix(".png"))
         write_whole(files[-1], png)
-    print(f"\n{', '.join(map(str, files))}")
+    return files
 
 
 KEYS = (

@@ -41,10 +41,12 @@ class Reporter:
         self._progress.stop()
 
     def __call__(self, what: str, done: float = 1, total: float = 1) -> None:
-        """Tell how far a stage is; a stage of one step is a line of its own."""
-        if self.console.is_terminal and total > 1:
-            self.running(what, done, total)
-        elif done >= total:
+        """Tell how far a stage is: a bar, and a line when it is done, since a screen has room for few bars."""
+        if done < total:
+            if self.console.is_terminal:
+                self.running(what, done, total)
+        else:
+            self.over(what)
             self.console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False, markup=False, soft_wrap=True)
 
     def running(self, what: str, done: float, total: float) -> None:

@@ -39,13 +39,13 @@ __all__ = ["TASKS", "cells_of_growth", "main"]
 FULL_ROUNDS_PIXELS, LEAST_ROUNDS = 640**2, 5
 
 
-def measure_format(settings: Settings, tell: Tell, name: str) -> dict[str, Any]:
-    """The whole model in a runtime, by each name that the record has for it."""
+def measure_format(settings: Settings, tell: Tell, name: str, other_sampling: bool = True) -> dict[str, Any]:
+    """The whole model in a runtime, by each name that the record has for it; sampling in the other form, too."""
     if name in (TORCH, COMPILE):
         return {name: time_torch(settings, tell, name)}
     files: dict[str, Path | Exception] = {}
     samplings = dict.fromkeys(exported_candidates(settings), "auto")
-    if name in OTHER_SAMPLING:
+    if name in OTHER_SAMPLING and other_sampling:
         samplings[f"{OURS}, {OTHER_SAMPLING[name]}"] = OTHER_SAMPLING[name]
     candidates = list(samplings)
     for i, (candidate, sampling) in enumerate(samplings.items()):
@@ -134,7 +134,7 @@ def cells_of_growth(settings: Settings) -> list[Settings]:
 
 def _measure_cell(cell: Settings, tell: Tell, name: str) -> dict[str, Any]:
     stage = f"{cell.imgsz} px, batch {cell.batch}, "
-    measured = measure_format(cell, lambda what, done, total: tell(stage + what, done, total), name)
+    measured = measure_format(cell, lambda what, done, total: tell(stage + what, done, total), name, False)
     return _cell_record(cell, measured[name])
 
 

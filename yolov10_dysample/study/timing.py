@@ -18,6 +18,8 @@ SEED = 0
 WARMUP = 3
 #: Milliseconds of calls that one figure is the mean of, and as many before it; a LONG call counts alone.
 TURN, LONG = 10, 120
+#: Milliseconds that the clock may not tell from 0.
+TICK = 0.001
 
 
 def time_interleaved(
@@ -41,7 +43,7 @@ def time_interleaved(
         return 1000 * (time.perf_counter() - start) / calls
 
     order = random.Random(SEED)
-    guess = {name: min(milliseconds(name, 1) for _ in range(WARMUP)) for name in runs}
+    guess = {name: max(TICK, min(milliseconds(name, 1) for _ in range(WARMUP))) for name in runs}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for done in range(rounds):
         for name in order.sample(list(runs), len(runs)):
