@@ -33,6 +33,8 @@ from yolov10_dysample.study.operators import spread_offsets
 MODELS = ("yolov10n", "yolov10n-dysample")
 IMGSZ = 64
 AGREES = 1e-3
+#: The folder of a second attempt.
+AGAIN = "again"
 
 #: Formats that cannot be tried on a CPU machine with what PyPI has, and why.
 NOT_TRIED = {
@@ -55,7 +57,7 @@ REMARKS = {
     "xilinx": "int8, calibrated with random images",
     "qnn": "int8 weights, calibrated with random images",
     "edgetpu": "its compiler is downloaded from a site not reached from here",
-    "hailo": "the host takes other models only",
+    "hailo": "the host takes YOLOv8, YOLO11 and YOLO26 only",
     "ascend": "needs Huawei's CANN toolkit",
 }
 
@@ -215,8 +217,9 @@ def try_model(name: str, export_format: str, python: Path, folder: Path, limit: 
     folder.mkdir()
     log, report = folder / "log.txt", folder / "report.json"
     result = _run_child(name, export_format, python, report, log, limit)
-    if "AutoUpdate success" in log.read_text():  # what was installed is only seen whole by a new process
-        return try_model(name, export_format, python, folder / "again", limit)
+    # What was installed is only seen whole by a new process.
+    if "AutoUpdate success" in log.read_text() and folder.name != AGAIN:
+        return try_model(name, export_format, python, folder / AGAIN, limit)
     return result
 
 
