@@ -91,5 +91,5 @@ lint: $(VENV)/installed ## Check style, types, workflows and packages
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/twine check --strict dist/*
 
-clean: ## Remove the environment and everything made here
-	rm -rf $(VENV) build dist runs datasets
+clean: ## Remove the environment and what these targets made; trainings of yours stay
+	rm -rf $(VENV) build dist $(RUN) runs/compare runs/stock datasets/digits datasets/compare datasets/trees

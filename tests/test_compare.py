@@ -32,6 +32,7 @@ from yolov10_dysample.model_files import find_stock
 from yolov10_dysample.study import checks, compare_report, comparison, schedule, scoring
 from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, upsampling_rows, with_arm
 from yolov10_dysample.study.compare_report import draw_report
+from yolov10_dysample.study.comparison import slug
 from yolov10_dysample.study.guidance import set_guidance
 from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
 from yolov10_dysample.study.paired import gain, last, load, outcome, paired, pooled, precision
@@ -112,6 +113,21 @@ def test_a_dysample_arm_is_its_variant_with_its_own_settings(text, arguments):
     assert [row[3] for row in rows if row[2] == "DySample"] == [arguments] * 2
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("dysample:groups=04:init=bilinear:rate=1.0", "dysample"),
+        ("dysample-s:groups=4", "dysample-s:groups=4"),
+        ("dysample:rate=0.10:rows=14+11+14:init=nearest", "dysample:init=nearest:rows=11+14:rate=0.1"),
+        ("dysample:frozen:groups=8", "dysample:groups=8:frozen"),
+    ],
+)
+def test_an_arm_has_one_name_so_that_it_is_trained_once(text, name):
+    assert parse_arm(text).name == name
+    assert parse_arm(name) == parse_arm(text)._replace(layer=parse_arm(name).layer)
+    assert with_arm(STOCK, parse_arm(name)) == with_arm(STOCK, parse_arm(text))
+
+
 def test_an_arm_may_swap_one_row():
     model = with_arm(STOCK, parse_arm("dysample:rows=14"))
     assert [row[2] for row in [*model["backbone"], *model["head"]]].index("DySample") == 14
@@ -150,16 +166,22 @@ def test_offsets_at_another_rate_start_alike_move_as_many_times_as_far_and_are_k
 
 @pytest.mark.slow
 def test_how_offsets_learn_changes_nothing_but_them(digits, tmp_path, monkeypatch):
-    """One epoch: the start, the images and the kept layers are those of plain DySample; frozen offsets stay at 0."""
+    """One epoch: the start, the images and the kept layers are those of plain DySample; frozen offsets stay at 0.
+
+    Each arm finds the data set in another place, as on another machine.
+    """
     import torch
     from ultralytics import YOLO
 
-    monkeypatch.chdir(tmp_path)
     settings = {"imgsz": 64, "epochs": 1, "batch": 8, "workers": 0, "optimizer": "SGD", "freeze": 1}
     faster, frozen, guided = "dysample:rate=10", "dysample+:frozen:init=nearest", "dysample:guided"
     kept = {}
     for name in ("nearest", faster, frozen, guided):
-        one = a_run(tmp_path / "out", name, 0, digits)._replace(settings=settings)
+        machine = tmp_path / slug(name)
+        shutil.copytree(digits.parent, machine / "digits", ignore=shutil.ignore_patterns("*.cache"))
+        (machine / "digits/data.yaml").write_text(re.sub("(?m)^path: .*$", "", digits.read_text()))
+        monkeypatch.chdir(machine)
+        one = a_run(tmp_path / "out", name, 0, "digits/data.yaml")._replace(settings=settings)
         train(one)
         kept[name] = YOLO(one.weights).model
     stock, *ours = (comparison.known_of(tmp_path / "out").runs[name, 0] for name in kept)
@@ -571,6 +593,7 @@ WORDS = [
     (["data=d.yaml", "arms=dysample:init=cubic"], "got 'init=cubic' in 'dysample:init=cubic'"),
     (["data=d.yaml", "arms=dysample:groups=many"], "got 'groups=many' in"),
     (["data=d.yaml", "arms=dysample:frozen=1"], "got 'frozen=1' in"),
+    (["data=d.yaml", "arms=dysample:frozen="], "got 'frozen=' in"),
     (["data=d.yaml", "arms=dysample:frozen:guided"], "arms must have offsets that are :frozen or :guided, not both"),
     (["data=d.yaml", "arms=dysample:rate=0"], "arms must have a :rate above 0, and none where offsets are :frozen"),
     (
@@ -821,6 +844,41 @@ def test_latency_of_runs_on_gpus_is_left_out_where_there_is_none_and_does_not_st
     assert "| dysample | 5 |" in compare_report.write_report(folder)
 
 
+def test_latency_that_cannot_be_measured_does_not_stop_the_report(folder, digits, monkeypatch, capsys):
+    for arm in ("nearest", "dysample"):
+        weights = a_run(folder, arm).weights
+        weights.parent.mkdir(exist_ok=True)
+        weights.write_text("no weights")
+    about = {"model": "yolov10n.yaml", "data": str(digits), "settings": {"epochs": 2, "imgsz": 64, "batch": 16}}
+    keep(folder, lambda line: True)
+    lines = (folder / "records.jsonl").read_text().splitlines()
+    head = {"comparison": {**about, "settings": {**about["settings"], "workers": 0}, "warm_start": None}}
+    (folder / "records.jsonl").write_text("\n".join([json.dumps(head), *lines[1:]]) + "\n")
+    words = [f"data={digits}", f"out={folder}", "epochs=2", "imgsz=64", "device=cpu", "arms=nearest,dysample"]
+    assert main(["compare", *words]) == 0
+    said = capsys.readouterr()
+    assert "latency is not measured: " in said.err
+    assert "| dysample | 5 |" in said.out
+
+
+def test_latency_of_arms_that_are_added_is_measured_with_that_of_those_before(folder, monkeypatch):
+    timed = []
+
+    def measure(weights, *settings):
+        timed.append(list(weights))
+        return {"arms": {arm: {} for arm in weights}}
+
+    monkeypatch.setattr(scoring, "measure_latency", measure)
+    about = comparison.Comparison("yolov10n.yaml", "d.yaml", {"epochs": 2, "imgsz": 64}, None, None)
+    for arms in (["nearest", "dysample"], ["nearest", "bilinear"], ["nearest", "dysample"]):
+        runs = [a_run(folder, arm) for arm in arms]
+        for one in runs:
+            one.weights.parent.mkdir(exist_ok=True)
+            one.weights.touch()
+        compare_command.measure_latency(folder, runs, about, Reporter())
+    assert timed == [["nearest", "dysample"], ["nearest", "bilinear", "dysample"]]
+
+
 def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(folder, digits, tmp_path, monkeypatch):
     from yolov10_dysample.commands import compare
 
@@ -953,6 +1011,18 @@ def test_what_another_machine_found_is_recorded_once_and_never_if_it_is_no_pair(
     with pytest.raises(RuntimeError, match="is not that of nearest"):
         ray_workers._unpack(late, found._replace(pairs=[{**found.pairs[0], "digest": "c"}]))
     assert late.record() == {}
+
+
+def test_what_another_machine_found_is_not_recorded_in_a_folder_that_has_become_another_comparisons(tmp_path):
+    from yolov10_dysample.study import ray_workers
+
+    about = comparison.Comparison("yolov10n.yaml", "d.yaml", {"imgsz": 64, "epochs": 2}, None)
+    comparison.require_same_settings(tmp_path, about)
+    one = a_run(tmp_path)
+    with pytest.raises(RuntimeError, match="is about other settings by now"):
+        ray_workers._unpack(one, ray_workers._Parcel([record(0.5, 0, "nearest")], [], b"weights"))
+    assert one.record() == {}
+    assert not one.weights.exists()
 
 
 def test_a_trained_run_without_scores_is_trained_again_only_if_its_weights_are_gone(tmp_path):

@@ -129,7 +129,10 @@ def _run(values: dict[str, Any]) -> int:
                 report(f"{len(failed)} runs failed; the same command tries what is missing again")
                 return 1
             if not values["shard"]:
-                measure_latency(out, runs, comparison, report)
+                try:
+                    measure_latency(out, runs, comparison, report)
+                except Exception as error:  # the report shows what was trained, with or without it
+                    report(f"latency is not measured: {type(error).__name__}: {error}")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -239,7 +242,7 @@ def _places(values: dict[str, Any], runs: int) -> tuple[str, int, int]:
 
 
 def measure_latency(out: Path, runs: list[Run], comparison: Comparison, report: Reporter) -> None:
-    """Measure the latency of the arms, unless that of all of them is on record."""
+    """Measure the latency of the arms, and with them of those of earlier calls, unless that of all is on record."""
     import torch
 
     from yolov10_dysample.study.arms import NEAREST
@@ -247,11 +250,13 @@ def measure_latency(out: Path, runs: list[Run], comparison: Comparison, report: 
     from yolov10_dysample.study.json_files import append_line
     from yolov10_dysample.study.scoring import measure_latency
 
-    weights = {run.arm: run.weights for run in runs if run.weights.is_file()}
-    arms = sorted({run.arm for run in runs}, key=lambda name: (name != NEAREST, name))  # ratios are to the first
-    measured = known_of(out).latency
-    if measured and set(arms) <= set(measured["arms"]):
+    known = known_of(out)
+    named = {run.arm for run in runs}
+    if known.latency and named <= set(known.latency["arms"]):
         return
+    trained = (runs[0]._replace(arm=arm, seed=seed) for arm, seed in known.runs)
+    weights = {run.arm: run.weights for run in trained if run.weights.is_file()}
+    arms = sorted({*named, *weights}, key=lambda name: (name != NEAREST, name))  # ratios are to the first
     device = runs[0].device
     if device != "cpu" and int(device) >= torch.cuda.device_count():
         report("latency is not measured: the runs had a GPU, and this machine has none")

@@ -1,7 +1,7 @@
 """The arms of a comparison: ways to upsample, by name, and what each of them makes of a stock model.
 
 An arm changes the upsampling rows of a model, and how their offsets learn; it must never change anything else, nor
-leave in the weights that are kept what a plain DySample is not.
+leave in the weights that are kept what a plain DySample is not, but for guidance, which is more than one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KINDS = (*STOCK, *VARIANTS)
 _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "init": ("|".join(INITS), str),
     "groups": (r"\d+", int),
-    "rows": (r"\d+(\+\d+)*", lambda text: [int(row) for row in text.split("+")]),
+    "rows": (r"\d+(\+\d+)*", lambda text: sorted({int(row) for row in text.split("+")})),
     "frozen": ("", lambda _: True),
     "guided": ("", lambda _: True),
     "rate": (r"\d+(\.\d+)?", float),
@@ -49,7 +49,8 @@ class Arm(NamedTuple):
     """One way to upsample.
 
     Attributes:
-        name (str): As it was typed and is printed: ``nearest``, ``dysample+`` or ``dysample:groups=8:rows=11+14``.
+        name (str): As it is printed and recorded, in one way for each arm: ``nearest``, ``dysample+`` or
+            ``dysample:groups=8:rows=11+14``.
         kind (str): One of :data:`KINDS`.
         layer (dict): Arguments of :func:`~yolov10_dysample.convert.convert_rows` that make it; for stock kinds none.
         frozen (bool): Whether the offsets stay as they start: DySample's cost and start without its learning.
@@ -72,8 +73,9 @@ def parse_arm(text: str) -> Arm:
         ValueError: If there is none of that name.
 
     Example:
-        >>> parse_arm("dysample:init=nearest:rows=11+14").layer["rows"]
-        [11, 14]
+        >>> arm = parse_arm("dysample:rows=14+11:groups=4:init=nearest")
+        >>> arm.layer["rows"], arm.name
+        ([11, 14], 'dysample:init=nearest:rows=11+14')
     """
     kind, *options = text.split(":")
     if kind not in KINDS:
@@ -83,21 +85,36 @@ def parse_arm(text: str) -> Arm:
         raise ValueError(f"must have every setting once, got {text!r}")
     layer: dict[str, Any] = dict(VARIANTS.get(kind, {}))
     for option in options:
-        name, _, value = option.partition("=")
+        name, equals, value = option.partition("=")
         pattern, read = _OPTIONS.get(name, ("", str))
-        if kind in STOCK or name not in _OPTIONS or not re.fullmatch(pattern, value):
+        fits = re.fullmatch(pattern, value) and bool(equals) is bool(pattern)
+        if kind in STOCK or name not in _OPTIONS or not fits:
             raise ValueError(
                 f"must have no settings but :init={'|'.join(INITS)}, :groups=8, :rows=11+14, :frozen, :guided and "
                 f":rate=0.1 after a kind of DySample, got {option!r} in {text!r}"
             )
         layer[name] = read(value)
     learning = {name: layer.pop(name) for name in ("frozen", "rate", "guided") if name in layer}
-    arm = Arm(text, kind, layer, **learning)
+    arm = Arm(_name(kind, {**layer, **learning}), kind, layer, **learning)
     if arm.frozen and arm.guided:
         raise ValueError(f"must have offsets that are :frozen or :guided, not both, got {text!r}")
     if arm.rate <= 0 or (arm.frozen and arm.rate != 1):
         raise ValueError(f"must have a :rate above 0, and none where offsets are :frozen, got {text!r}")
     return arm
+
+
+def _name(kind: str, settings: dict[str, Any]) -> str:
+    """One name for each arm: settings that are the kind's own are left out, the others are in one order."""
+    own = {"init": INITS[0], "rate": 1.0, **VARIANTS.get(kind, {})}
+    parts = [kind]
+    for name in _OPTIONS:
+        value = settings.get(name, own.get(name))
+        if value is True:
+            parts.append(name)
+        elif value != own.get(name):
+            text = "+".join(map(str, value)) if name == "rows" else f"{value:g}" if name == "rate" else value
+            parts.append(f"{name}={text}")
+    return ":".join(parts)
 
 
 def upsampling_rows(model: dict[str, Any]) -> list[int]:

@@ -1,4 +1,4 @@
-"""All that can be known to go wrong with a comparison before its first training. It must never write anything.
+"""All that can be known to go wrong with a comparison before its first training. It must never write into its folder.
 
 Training settings are read and checked by Ultralytics' own rules.
 

@@ -138,10 +138,18 @@ class Run(NamedTuple):
         Raises:
             RuntimeError: If the folder has become that of another comparison.
         """
+        self.check_folder()
+        append_line(self.records, {"arm": self.arm, "seed": self.seed, **facts})
+
+    def check_folder(self) -> None:
+        """See whether the folder is still about this run.
+
+        Raises:
+            RuntimeError: If it has become that of another comparison.
+        """
         about = known_of(Path(self.out)).comparison
         if about and not self._belongs_to(about):
             raise RuntimeError(f"{self.title}: {self.out} is about other settings by now, and the run is not recorded")
-        append_line(self.records, {"arm": self.arm, "seed": self.seed, **facts})
 
     def _belongs_to(self, about: dict[str, Any]) -> bool:
         mine = {"data": self.data, "settings": self.settings}

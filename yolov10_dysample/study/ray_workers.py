@@ -18,7 +18,7 @@ import ray
 
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.comparison import PAIRS, Run, is_scored, same_as_its_pair
-from yolov10_dysample.study.json_files import append_line, read_lines
+from yolov10_dysample.study.json_files import read_lines
 from yolov10_dysample.study.schedule import carry_out
 
 __all__ = ["Cluster", "RayWorkers", "connect"]
@@ -158,14 +158,16 @@ def _unpack(run: Run, parcel: _Parcel) -> None:
     """Add what another machine knows of a run to its folder, unless it is known there.
 
     Raises:
-        RuntimeError: If the run is not alike to the others of its seed; it is not recorded then.
+        RuntimeError: If the run is not alike to the others of its seed, or the folder has become another comparison's;
+            it is not recorded then.
     """
     if is_scored(run.record()):
         return
+    run.check_folder()
     for line in parcel.pairs:
         same_as_its_pair(run._replace(arm=line["arm"]), line["what"], line["digest"])
     if parcel.weights is not None and parcel.lines:
         run.weights.parent.mkdir(parents=True, exist_ok=True)
         write_whole(run.weights, parcel.weights)
     for line in parcel.lines:
-        append_line(run.records, line)
+        run.note(**{name: value for name, value in line.items() if name not in ("arm", "seed")})

@@ -212,6 +212,7 @@ def measure_latency(
     """Milliseconds of every arm's model, one image at a time, by its weights; the ratios are to the first arm's."""
     from ultralytics import YOLO
 
+    environment = environment_record()  # before its own load
     place = torch.device(device if device == "cpu" else f"cuda:{device}")
     image = torch.rand(1, 3, imgsz, imgsz).to(place, memory_format=torch.channels_last)
     calls = {}
@@ -226,5 +227,5 @@ def measure_latency(
         "imgsz": imgsz,
         "rounds": ROUNDS,
         "threads": torch.get_num_threads(),
-        **environment_record(),
+        **environment,
     }

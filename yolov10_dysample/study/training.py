@@ -30,7 +30,7 @@ def train(run: Run) -> None:
     from ultralytics import YOLO
 
     torch.set_num_threads(run.threads)  # Ultralytics set its own number when it was imported
-    start = time.monotonic()
+    start, environment = time.monotonic(), environment_record()  # before its own load
     shutil.rmtree(run.unfinished, ignore_errors=True)  # what a killed run left
     model: Any = YOLO(run.model)
     arm = parse_arm(run.arm)
@@ -62,7 +62,7 @@ def train(run: Run) -> None:
         parameters=sum(p.numel() for p in trained.model.parameters()),
         **history,
         seconds=round(time.monotonic() - start),
-        **environment_record(),
+        **environment,
     )
     shutil.rmtree(run.unfinished, ignore_errors=True)
 
@@ -96,7 +96,8 @@ def _trainer(model: Any, run: Run, arm: Arm, rows: dict[str, Any], history: dict
             return network
 
         def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-            order.update("".join(batch["im_file"]).encode())
+            # Not where they are: the machines of a cluster may have the data set in places of their own.
+            order.update("".join(Path(file).name for file in batch["im_file"]).encode())
             order.update(batch["img"][:, :, ::8, ::8].cpu().numpy().tobytes())
             return super().preprocess_batch(batch)
 
