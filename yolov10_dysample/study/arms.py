@@ -94,7 +94,7 @@ def parse_arm(text: str) -> Arm:
                 f":rate=0.1 after a kind of DySample, got {option!r} in {text!r}"
             )
         layer[name] = read(value)
-    learning = {name: layer.pop(name) for name in ("frozen", "rate", "guided") if name in layer}
+    learning: dict[str, Any] = {name: layer.pop(name) for name in ("frozen", "rate", "guided") if name in layer}
     arm = Arm(_name(kind, {**layer, **learning}), kind, layer, **learning)
     if arm.frozen and arm.guided:
         raise ValueError(f"must have offsets that are :frozen or :guided, not both, got {text!r}")
