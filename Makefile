@@ -61,7 +61,7 @@ compat: $(VENV)/installed ## Test the oldest, middle and newest versions, each i
 
 bench: $(VENV)/installed ## Measure speed, memory and size beside stock; writes results/speed.*, docs/speed.md, the README (up to half an hour)
 	$(BIN)/yolov10-dysample benchmark reference=tests/reference/published_dysample.py out=results/speed.json
-	$(BIN)/python -m scripts.speed_report results/speed.json --docs
+	$(BIN)/python -m scripts.speed_docs
 
 gpu: $(VENV)/installed ## On a machine with NVIDIA GPUs: test, train, time and export; writes results/gpu.json, docs/speed.md
 	$(BIN)/python -m scripts.gpu

@@ -27,12 +27,12 @@ from torch import Tensor
 
 from scripts.formats import MODELS, eager_output, errors, neck_dependent
 from scripts.make_digits import make_digits
+from scripts.speed_docs import with_gpu_section
 from yolov10_dysample.commands.main import main as run_command
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.json_files import write_json
 from yolov10_dysample.study.records import environment_record
 from yolov10_dysample.study.settings import OURS, STOCK
-from yolov10_dysample.study.speed_report import with_gpu_section
 from yolov10_dysample.study.statistics import compared, rounded
 from yolov10_dysample.study.timing import prepare_candidates, time_interleaved
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.formats import environment
-from scripts.speed_report import ratios
+from scripts.speed_docs import ratios
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.records import environment_record
 from yolov10_dysample.study.settings import ON_REQUEST, RUNTIMES

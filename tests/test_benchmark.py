@@ -26,8 +26,7 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.utils.torch_utils import attempt_compile
 
-from scripts import profile_layers
-from scripts.speed_report import ratios, with_runs
+from scripts import profile_layers, speed_docs
 from tests.conftest import ROOT, run
 from tests.documents import documented
 from tests.small_models import SMALL
@@ -608,7 +607,7 @@ def test_growth_is_measured_at_every_size_and_number_of_images_and_reported(smal
     ratio = growth["onnx, dynamic"][1]["candidates"][OURS]["ratio"]["median"]
     assert f"; {ratio:.2f} [" in rows[-1][-1]
     assert aligned([header, *rows]) in speed_report.terminal(record)
-    assert markdown([header, *rows]) in speed_report.section(record)
+    assert markdown([header, *rows]) in speed_docs.section(record)
 
 
 def test_a_call_of_many_pixels_is_timed_in_fewer_rounds():
@@ -815,29 +814,26 @@ def test_a_checkpoint_is_exported_elsewhere_than_beside_it_and_keeps_its_offsets
     assert found[PUBLISHED]["bytes"] != found[OURS]["bytes"]
 
 
-@pytest.mark.parametrize(
-    ("file", "written"),
-    [("docs/speed.md", speed_report.with_section), ("README.md", speed_report.with_summary)],
-    ids=["section", "summary"],
-)
-def test_the_docs_have_what_the_record_gives(file, written):
-    record = json.loads((ROOT / "results/speed.json").read_text())
-    document = (ROOT / file).read_text(encoding="utf-8")
-    assert written(document, record) == document, "run: python -m scripts.speed_report --docs"
+def test_the_docs_have_what_the_record_gives():
+    record, runs = (json.loads((ROOT / f"results/{name}.json").read_text()) for name in ("speed", "bench"))
+    document, readme = ((ROOT / file).read_text(encoding="utf-8") for file in ("docs/speed.md", "README.md"))
+    assert speed_docs.with_section(document, record) == document, "run: python -m scripts.speed_docs"
+    assert speed_docs.with_summary(readme, record, runs) == readme, "run: python -m scripts.speed_docs"
     assert (ROOT / "results/speed.png").is_file()
 
 
 def test_the_docs_show_every_run_of_the_benchmark():
     record = json.loads((ROOT / "results/bench.json").read_text())
     document = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
-    assert with_runs(document, record) == document, "run: python -m scripts.speed_report --docs"
-    assert list(record["runs"][-1]["ratios"]) == list(ratios(json.loads((ROOT / "results/speed.json").read_text())))
+    assert speed_docs.with_runs(document, record) == document, "run: python -m scripts.speed_docs"
+    last = json.loads((ROOT / "results/speed.json").read_text())
+    assert list(record["runs"][-1]["ratios"]) == list(speed_docs.ratios(last))
 
 
 def test_the_docs_show_the_runtimes_that_are_measured_on_request():
     record = json.loads((ROOT / "results/requested.json").read_text())
     document = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
-    assert speed_report.with_requested(document, record) == document, "run: python -m scripts.speed_report --docs"
+    assert speed_docs.with_requested(document, record) == document, "run: python -m scripts.speed_docs"
     measured = {name: runtime["candidates"] for name, runtime in record["model"]["runtimes"].items() if name != "torch"}
     assert tuple(measured) == ON_REQUEST
     for name, candidates in measured.items():  # what the choice of the form goes by

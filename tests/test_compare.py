@@ -23,7 +23,7 @@ import yaml
 from PIL import Image
 from scipy import stats
 
-from scripts import where_it_wins
+from scripts import compare_docs, where_it_wins
 from tests.conftest import ROOT, clean_environ, run
 from tests.documents import documented
 from yolov10_dysample.commands import compare as compare_command
@@ -1220,19 +1220,19 @@ def documented_comparisons(folder, tmp_path_factory):
 
 
 def test_recipes_that_are_taken_together_are_pooled_pair_by_pair_and_said_to_be(documented_comparisons):
-    said = compare_report.section(documented_comparisons, documented_comparisons[0] / "page.md")
+    said = compare_docs.section(documented_comparisons, documented_comparisons[0] / "page.md")
     assert "which was not registered" in said
     assert "| dysample less nearest | 10 | **+0.030 [" in said
-    assert "which was not registered" not in compare_report.section(documented_comparisons[:2], Path("page.md"))
+    assert "which was not registered" not in compare_docs.section(documented_comparisons[:2], Path("page.md"))
 
 
 def test_an_arm_that_one_recipe_lacks_is_not_taken_together(documented_comparisons):
     append_line(documented_comparisons[1] / "records.jsonl", record(0.5, 0, "dysample+"))
-    assert "dysample+" not in compare_report.together(documented_comparisons)
+    assert "dysample+" not in compare_docs.together(documented_comparisons)
 
 
 def test_the_summary_says_what_dysample_gains_after_a_fine_tuning_and_from_scratch(documented_comparisons):
-    tuned, scratch = compare_report.summary(documented_comparisons).splitlines()[2:]
+    tuned, scratch = compare_docs.summary(documented_comparisons).splitlines()[2:]
     assert re.search(r"after the fact: better than nearest by \+0\.030 \[.*\] \(10 pairs, p = 0\.002\); ", tuned)
     assert re.search(r"digits: better than nearest by \+0\.030 \[.*\] \(5 pairs, p = 0\.062\); ", scratch)
 
@@ -1299,27 +1299,18 @@ def test_a_table_for_the_docs_is_refused_where_there_are_none(tmp_path, monkeypa
 # The committed evidence.
 
 
-def test_the_committed_reports_are_what_the_records_give():
-    there = {file.parent for file in (ROOT / "results/compare").glob("*/records.jsonl")}
-    document = (ROOT / "results/compare/reports.md").read_text(encoding="utf-8")
-    folders = [ROOT / "results/compare" / name for name in re.findall(r"^## (.+)$", document, re.M)]
-    assert set(folders) == there
-    told = f"run: python -m yolov10_dysample.study.compare_report {' '.join(map(str, folders))} --whole-into ..."
-    assert compare_report.every_report(folders) == document, told
-
-
-def test_the_docs_have_what_the_records_give(monkeypatch):
+def test_the_committed_reports_are_what_the_records_give(monkeypatch):
     monkeypatch.chdir(ROOT)
-    folders = [Path("results/compare") / name for name in compare_report.TITLES]
-    page, readme = Path("docs/accuracy.md"), Path("README.md")
-    section = compare_report.section(folders, page)
-    told = (
-        f"run: python -m yolov10_dysample.study.compare_report {' '.join(map(str, folders))} "
-        f"--into {page} --summary-into {readme}"
-    )
-    assert between(page.read_text(encoding="utf-8"), "compare", section) == page.read_text(encoding="utf-8"), told
-    text = readme.read_text(encoding="utf-8")
-    assert between(text, "accuracy-summary", compare_report.summary(folders)) == text, told
+    document = compare_docs.REPORTS.read_text(encoding="utf-8")
+    assert compare_docs.every_report(compare_docs.recorded()) == document, "run: python -m scripts.compare_docs"
+
+
+@pytest.mark.parametrize("name", compare_docs.PARTS)
+def test_the_docs_have_what_the_records_give(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    document, written = compare_docs.PARTS[name]
+    text = document.read_text(encoding="utf-8")
+    assert between(text, name, written()) == text, "run: python -m scripts.compare_docs"
 
 
 def test_the_docs_show_where_it_wins_as_the_record_says():
@@ -1334,7 +1325,7 @@ def test_on_photographs_nothing_has_beaten_nearest_and_all_means_are_within_a_hu
     text = (ROOT / "docs/accuracy.md").read_text(encoding="utf-8")
     assert "stock's nearest has not been beaten" in text
     assert "after a warm start all means are within 0.01" in text
-    for name in compare_report.TOGETHER:
+    for name in compare_docs.TOGETHER:
         records = load(ROOT / "results/compare" / name)
         for arm in set(records) - {"nearest"}:
             found = gain(records, arm, "nearest")
@@ -1343,7 +1334,7 @@ def test_on_photographs_nothing_has_beaten_nearest_and_all_means_are_within_a_hu
 
 
 def test_what_the_docs_advise_after_a_fine_tuning_is_what_both_recipes_together_say():
-    loaded = [load(ROOT / "results/compare" / name) for name in compare_report.TOGETHER]
+    loaded = [load(ROOT / "results/compare" / name) for name in compare_docs.TOGETHER]
     found = {
         pair: pooled(gain(records, *pair) for records in loaded)
         for pair in (("dysample", "bilinear"), ("bilinear", "nearest"), ("dysample", "nearest"))
@@ -1371,7 +1362,7 @@ def test_what_the_docs_advise_after_a_fine_tuning_is_what_both_recipes_together_
 def test_the_readme_claims_no_gain_that_the_records_do_not_show():
     won = [
         f"{name}: {arm}"
-        for name in (*compare_report.TITLES, "confirm")
+        for name in (*compare_docs.TITLES, "confirm")
         for records in [load(ROOT / "results/compare" / name)]
         for arm in records
         if all(outcome(gain(records, arm, base)) == "better" for base in ("nearest", "bilinear"))

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from scripts import gpu
+from scripts.speed_docs import GPU_STEPS, gpu_section, with_gpu_section
 from tests.conftest import ROOT
 from tests.small_models import SMALL
 from yolov10_dysample.study import benchmark
 from yolov10_dysample.study.settings import OURS, STOCK
-from yolov10_dysample.study.speed_report import GPU_STEPS, gpu_section, with_gpu_section
 from yolov10_dysample.study.tasks import TASKS
 
 
@@ -138,6 +138,6 @@ def test_the_docs_have_what_the_record_gives_or_that_there_is_none():
     file = ROOT / "results/gpu.json"
     record = json.loads(file.read_text()) if file.is_file() else None
     document = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
-    assert with_gpu_section(document, record) == document, "run: python -m scripts.speed_report --docs"
+    assert with_gpu_section(document, record) == document, "run: python -m scripts.speed_docs"
     assert record or "None of this was run on a GPU by us" in document
     assert Path(ROOT / "docs/export.md").read_text().count("make gpu") == 1

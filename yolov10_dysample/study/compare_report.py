@@ -1,16 +1,13 @@
-"""The report of a comparison: tables on the terminal and in report.md, a picture, and sections of documents.
+"""The report of a comparison: tables on the terminal and in report.md, and a picture.
 
-It trains nothing and adds nothing: every number it shows follows from the records, and from them alone. The documents
-of the repository are written by ``python -m yolov10_dysample.study.compare_report FOLDER... --into DOCUMENT``.
+It trains nothing and adds nothing: every number it shows follows from the records, and from them alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import itertools
 import json
-import os
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,37 +29,23 @@ from yolov10_dysample.study.paired import (
     pooled,
     precision,
 )
-from yolov10_dysample.study.tables import Table, between, markdown
+from yolov10_dysample.study.tables import Table, markdown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "TITLES",
-    "draw_report",
-    "every_report",
-    "pooled_report",
-    "report",
-    "section",
-    "summary",
-    "together",
-    "verdict",
-    "write_report",
-]
+__all__ = ["draw_report", "in_words", "pooled_report", "pooled_table", "report", "verdict", "write_report"]
 
-#: The comparisons that the docs show, and what each is called there.
-TITLES = {
-    "scratch": "Digits, trained from scratch",
-    "warm": "Digits, fine-tuned from a trained stock model",
-    "trees": "Photographs of trees, fine-tuned from COCO weights",
-    "gentle": "Photographs of trees, fine-tuned at half the learning rate",
-}
-#: Comparisons of one question by two recipes, which were taken together after both had been seen.
-TOGETHER = ("trees", "gentle")
 #: What the verdicts go by.
 RULE = (
     f"A difference is shown by a 95 % interval that leaves out 0, and equivalence by one within ±{MARGIN}, from at "
     f"least {MIN_PAIRS} pairs (with n pairs, p cannot be below 2 / 2^n)."
+)
+#: What is in the table of results, for who reads it alone.
+LEGEND = (
+    f"n seeds; {MAP} and {MAP50} after the last epoch, mean ± standard deviation over the seeds; differences in pairs "
+    "of one seed, mean [Student's 95 % interval] and p of a two-sided sign-flip test; latency of one image of the "
+    "training's size, as a multiple of the first arm's, median [quartiles]."
 )
 #: The splits that a run is scored on, as its record calls their scores.
 SCORES = ("sizes", "test")
@@ -261,20 +244,6 @@ def pooled_table(loaded: Sequence[Records], arms: Iterable[str]) -> Table:
     return table
 
 
-def together(folders: Sequence[Path]) -> str:
-    """The comparisons of :data:`TOGETHER` as one, as Markdown; nothing if one of them is missing."""
-    loaded = [load(folder) for folder in folders if folder.name in TOGETHER]
-    if len(loaded) < len(TOGETHER):
-        return ""
-    arms = [arm for arm in loaded[0] if arm != NEAREST and all(arm in records for records in loaded)]
-    return (
-        "### Photographs of trees, both learning rates together\n\n"
-        f"{' and '.join(f'`{name}`' for name in TOGETHER)}, each pair within its own comparison. They were "
-        "pooled after both had been seen, which was not registered: it bounds the differences, and could not prove a "
-        f"gain.\n\n{markdown(pooled_table(loaded, arms))}\n"
-    )
-
-
 def conditions(folders: Sequence[Path], records: Records) -> str:
     about = known_of(*folders).comparison
     if about is None:
@@ -322,6 +291,7 @@ def report(*folders: Path, whole: bool = True) -> str:
         conditions(folders, records),
         unscored(folders),
         markdown(results_table(records, known_of(*folders).latency)),
+        LEGEND,
         noise(records),
         verdict(records),
     ]
@@ -337,43 +307,6 @@ def report(*folders: Path, whole: bool = True) -> str:
     if len(offsets_table(records)) > 1:
         parts += ["Learnt offsets, in pixels of the layer's input:", markdown(offsets_table(records))]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def section(folders: Sequence[Path], target: Path) -> str:
-    """The part of a document on some comparisons, with links that hold from where the document is."""
-    parts = []
-    for folder in folders:
-        title = TITLES.get(folder.name, folder.name)
-        place = Path(os.path.relpath(folder, target.parent)).as_posix()
-        parts += [
-            f"### {title}\n\n{report(folder, whole=False)}",
-            f"![Learning curves and paired differences: {title}]({place}/report.png)\n\n"
-            f"[With precision by object size]({Path(place).parent.as_posix()}/reports.md#{folder.name}), "
-            f"[records]({place}/{RECORDS}).\n",
-        ]
-    return "\n".join(part for part in (*parts, together(folders)) if part)
-
-
-def every_report(folders: Sequence[Path]) -> str:
-    """A document of the whole reports of some comparisons."""
-    parts = [f"## {folder.name}\n\n{report(folder)}" for folder in folders]
-    return "\n".join(["# Every comparison on record\n\nWritten from the records beside it.\n", *parts])
-
-
-def summary(folders: Sequence[Path]) -> str:
-    """What the comparisons of the docs say of the paper's DySample: after a fine-tuning, and from scratch."""
-    records = {folder.name: load(folder) for folder in folders}
-    tuned = [pooled(gain(records[name], "dysample", base) for name in TOGETHER) for base in STOCK]
-    scratch = [gain(records["scratch"], "dysample", base) for base in STOCK]
-    told = [
-        "; ".join(in_words(found, base) for found, base in zip(one, STOCK, strict=True)) for one in (tuned, scratch)
-    ]
-    return (
-        f"DySample's {MAP} in pairs of one seed, mean difference [95 % interval]:\n\n"
-        "- Fine-tuned from COCO weights on photographs of trees, two learning rates, pooled after the fact: "
-        f"{told[0]}.\n"
-        f"- Trained from scratch on digits: {told[1]}."
-    )
 
 
 def draw_report(records: Records) -> bytes:
@@ -420,15 +353,18 @@ def _draw_gains(gains: dict[str, dict[str, Any]], base: str, colours: dict[str, 
         found = gains[arm]
         axis.scatter(found["differences"], [place] * found["n"], s=22, color=colours[arm], alpha=0.45, lw=0)
         low, high = found["interval"] if found["n"] > 2 else [found["mean"]] * 2  # of 2, it would dwarf the others
-        axis.plot([low, high], [place - 0.22] * 2, color=colours[arm], lw=2.5)
-        axis.plot(found["mean"], place - 0.22, "D", color=colours[arm], ms=6)
+        enough = found["n"] >= MIN_PAIRS
+        axis.plot([low, high], [place - 0.22] * 2, color=colours[arm], lw=2.5, ls="-" if enough else (0, (1, 1)))
+        axis.plot(found["mean"], place - 0.22, "D", color=colours[arm], ms=6, mfc=None if enough else "white")
     axis.axvline(0, color="#37474f", lw=1)
-    axis.set_yticks(range(len(arms)), reversed(arms))
+    few = {arm: f" (n = {found['n']})" for arm, found in gains.items() if found["n"] < MIN_PAIRS}
+    axis.set_yticks(range(len(arms)), [f"{arm}{few.get(arm, '')}" for arm in reversed(arms)])
     axis.set_ylim(-0.7, len(arms) - 0.4)
     axis.locator_params(axis="x", nbins=6)
     axis.set(
         title=f"Same seed: {MAP} less {base}'s",
-        xlabel="dot: a seed; diamond and line: mean, 95 % interval",
+        xlabel="dot: a seed; diamond and line: mean, 95 % interval"
+        + ("\nhollow, dotted: too few seeds" if few else ""),
     )
 
 
@@ -439,31 +375,3 @@ def write_report(*folders: Path) -> str:
     write_whole(folder / "report.md", text.encode())
     write_whole(folder / "report.png", picture)
     return text
-
-
-def main() -> None:
-    """The command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", help="folders of comparisons")
-    parser.add_argument(
-        "--into", type=Path, help="write their section between the marks of this document, and pictures"
-    )
-    parser.add_argument("--summary-into", type=Path, help="write the summary between its marks in this document")
-    parser.add_argument("--whole-into", type=Path, help="write the whole reports as this document")
-    options = parser.parse_args()
-    if options.into:
-        document = options.into.read_text(encoding="utf-8")
-        text = between(document, "compare", section(options.folders, options.into))
-        write_whole(options.into, text.encode())
-        for folder in options.folders:
-            write_whole(folder / "report.png", draw_report(load(folder)))
-    if options.summary_into:
-        document = options.summary_into.read_text(encoding="utf-8")
-        text = between(document, "accuracy-summary", summary(options.folders))
-        write_whole(options.summary_into, text.encode())
-    if options.whole_into:
-        write_whole(options.whole_into, every_report(options.folders).encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Shows a record of a benchmark, or of `make gpu`: tables for the terminal, and generated sections of documents.
+"""Shows a record of a benchmark: its tables, and all of it for the terminal.
 
 It measures nothing and adds nothing: every number it shows is in the record. It must cope with whatever was left out.
 """
@@ -9,25 +9,23 @@ from collections.abc import Callable
 from typing import Any
 
 from yolov10_dysample.study.settings import ADAPTED, COMPILE, OURS, PUBLISHED, STOCK
-from yolov10_dysample.study.tables import Table, aligned, between, markdown
+from yolov10_dysample.study.tables import Table, aligned
 
 __all__ = [
     "PRINTED",
+    "cell",
+    "conditions",
     "costs_table",
-    "gpu_section",
     "growth_table",
+    "operator_sentences",
+    "operators_table",
+    "other_sampling",
+    "ratio_cell",
     "runtimes_table",
-    "section",
-    "summary",
+    "sweep_table",
     "terminal",
-    "with_gpu_section",
-    "with_requested",
-    "with_section",
-    "with_summary",
 ]
 
-#: The runtimes that a summary names.
-SUMMARISED = ("torch", "onnx", "openvino", "ncnn", "mnn")
 
 #: How the report calls what the record names.
 PRINTED = {
@@ -51,25 +49,18 @@ PRINTED = {
     PUBLISHED: "published DySample",
     ADAPTED: "published DySample, made to run",
 }
-#: The steps of ``make gpu``, and what to say of one that ended well.
-GPU_STEPS = {
-    "tests": "{passed} tests of the operator passed",
-    "training": "an epoch on devices {devices} in {seconds} s",
-    "benchmark": "below",
-    "engines": "below; errors against eager float32",
-}
 Candidate = dict[str, Any]
 
 
 def terminal(record: dict[str, Any]) -> str:
     """The whole record, for the terminal."""
     settings = record["settings"]
-    parts = [f"{settings['model']}-dysample and {settings['model']}: {_conditions(record)}"]
+    parts = [f"{settings['model']}-dysample and {settings['model']}: {conditions(record)}"]
     if "model" in record:
         parts += [
             f"One call of the model, {settings['imgsz']} px, batch {settings['batch']}",
             aligned(runtimes_table(record)),
-            *_other_sampling(record),
+            *other_sampling(record),
             *_failures(record),
         ]
     if record.get("growth"):
@@ -82,137 +73,21 @@ def terminal(record: dict[str, Any]) -> str:
     elif operator:
         for memory_format in ("channels_last", "contiguous"):
             parts += [f"Operators, {memory_format}", aligned(operators_table(record, memory_format))]
-        parts += ["Operators, channels_last, by size", aligned(sweep_table(record)), *_operator_sentences(record)]
+        parts += ["Operators, channels_last, by size", aligned(sweep_table(record)), *operator_sentences(record)]
     return "\n\n".join(parts)
 
 
-def section(record: dict[str, Any], picture: str = "results/speed.png", file: str = "results/speed.json") -> str:
-    """A full record as the section of a document, in Markdown, without the markers at its ends.
-
-    Args:
-        record (dict): A record in which nothing was skipped and the published code was measured.
-        picture, file (str): The plot and the record, as the document is to link them.
-    """
-    settings = record["settings"]
-    steps = f"batch {settings['train_batch']} at {settings['train_imgsz']} px"
-    parts = [
-        f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}: medians. All candidates run in "
-        f"turn in one process; each round gives one ratio, shown as the median [quartiles] of {settings['rounds']} "
-        f"rounds. The milliseconds are each model's own medians: where the machine's speed changed between rounds, "
-        f"their quotient is not that ratio, and the ratio is the one to read; compare within a row, not between "
-        f"tables. Offsets have a standard deviation of {settings['offset_spread']} pixels.",
-        markdown(runtimes_table(record)),
-        *_other_sampling(record),
-        f"![DySample and the published code beside stock in every runtime; upsamplers by size]({picture})",
-        *_growth_section(record),
-        f"GMACs include the sampling, at 4 an output number, and attention's products. Memory is that of a "
-        f"whole process ({settings['memory_runs']} fresh ones each). The training step is forward, loss and backward, "
-        f"{steps}.",
-        markdown(costs_table(record)),
-        "The operator beside its peers, in PyTorch, channels_last. Parameters and GMACs are those at the last shape, "
-        "the paper's. CARAFE is in plain PyTorch, not its CUDA kernel.",
-        markdown(operators_table(record, "channels_last")),
-        " ".join(_operator_sentences(record)),
-        f"`{record['command']}` ([record]({file}), {record['seconds'] / 60:.0f} minutes): {_conditions(record)}",
-    ]
-    return "\n\n".join(parts)
-
-
-def _other_sampling(record: dict[str, Any]) -> list[str]:
+def other_sampling(record: dict[str, Any]) -> list[str]:
     """What the form of sampling costs that a format does not get by itself; nothing of a record without it."""
     words = {"gather": "by gathers", "grid_sample": "by `GridSample`"}
     told = [
-        f"{PRINTED.get(name, name)} {words[form]} {_ratio_cell(runtime['candidates'][f'{OURS}, {form}'])}"
+        f"{PRINTED.get(name, name)} {words[form]} {ratio_cell(runtime['candidates'][f'{OURS}, {form}'])}"
         for name, runtime in record["model"]["runtimes"].items()
         for form in words
         if f"{OURS}, {form}" in runtime.get("candidates", {})
     ]
     where = "with the other form of sampling"
     return [f"DySample / stock {where}, in the same rounds: {'; '.join(told)}."] if told else []
-
-
-def with_requested(document: str, record: dict[str, Any]) -> str:
-    """A document with the runtimes of a record that are measured on request only, between markers of their own."""
-    settings = record["settings"]
-    parts = [
-        f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}, in an environment of its own:",
-        markdown(runtimes_table(record)),
-        *_other_sampling(record),
-        f"`{record['command']}` ([record](../results/requested.json), {settings['rounds']} rounds): "
-        f"{_conditions(record)}",
-    ]
-    return between(document, "requested", "\n\n".join(parts))
-
-
-def with_section(document: str, record: dict[str, Any]) -> str:
-    """A document with the record's section between its markers."""
-    return between(document, "speed", section(record, "../results/speed.png", "../results/speed.json"))
-
-
-def summary(record: dict[str, Any]) -> str:
-    """A full record in a few lines, for who has a minute."""
-    settings = record["settings"]
-    table = [["runtime", "stock, ms", "DySample, ms", "DySample / stock [quartiles]"]]
-    for name, runtime in record["model"]["runtimes"].items():
-        if name in SUMMARISED and "candidates" in runtime:
-            stock, ours = (runtime["candidates"][candidate] for candidate in (STOCK, OURS))
-            table.append([PRINTED.get(name, name), _cell(stock, "ms"), _cell(ours, "ms"), _ratio_cell(ours)])
-    return "\n\n".join(
-        [
-            markdown(table),
-            f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}, on a CPU with "
-            f"{settings['threads']} threads: medians of {settings['rounds']} interleaved rounds. Read the ratio: "
-            "it is taken within each round.",
-        ]
-    )
-
-
-def with_summary(document: str, record: dict[str, Any]) -> str:
-    """A document with the record's summary between its markers."""
-    return between(document, "speed-summary", summary(record))
-
-
-def gpu_section(record: dict[str, Any] | None) -> str:
-    """A record of ``make gpu`` in Markdown, or that there is none."""
-    if record is None:
-        return (
-            "**None of this was run on a GPU by us: we have none.** On a machine with one, `make gpu` writes a table."
-        )
-    parts = [
-        f"`{record['command']}` ([record](../results/gpu.json)): {record['date'][:10]}, revision {record['revision']}, "
-        f"{record['gpus']} x {record['machine']['gpu']}, CUDA {record['cuda']}, torch {record['versions']['torch']}, "
-        f"ultralytics {record['versions']['ultralytics']}.",
-        markdown([["step", "result"], *([name, _step_cell(record[name], done)] for name, done in GPU_STEPS.items())]),
-    ]
-    measured = record["benchmark"]
-    if "failed" not in measured:
-        parts += [markdown(runtimes_table(measured)), markdown(growth_table(measured)), markdown(costs_table(measured))]
-    if "failed" not in record["engines"]:
-        parts.append(markdown(_engines_table(record["engines"])))
-    return "\n\n".join(parts)
-
-
-def with_gpu_section(document: str, record: dict[str, Any] | None) -> str:
-    """A document with a record of ``make gpu``, or that there is none, between its markers."""
-    return between(document, "gpu", gpu_section(record))
-
-
-def _step_cell(step: dict[str, Any], done: str) -> str:
-    return f"fails: {step['failed'].splitlines()[0]}" if "failed" in step else done.format(**step)
-
-
-def _engines_table(engines: dict[str, Any]) -> Table:
-    title = f"{engines['format']}, {engines['imgsz']} px"
-    table = [[title, "stock, ms", "DySample, ms", "DySample / stock", "stock, error", "DySample, error"]]
-    for precision, arms in engines["precisions"].items():
-        stock, ours = arms[STOCK], arms[OURS]
-        speed = [_cell(stock, "ms"), _cell(ours, "ms"), _ratio_cell(ours)]
-        table.append([precision, *speed, *(_error_cell(arm) for arm in (stock, ours))])
-    return table
-
-
-def _error_cell(candidate: Candidate) -> str:
-    return "fails" if "failed" in candidate else f"{max(candidate['errors'].values()):.1g}"
 
 
 def runtimes_table(record: dict[str, Any]) -> Table:
@@ -227,8 +102,8 @@ def runtimes_table(record: dict[str, Any]) -> Table:
         found = runtime["candidates"]
         sizes = [found[key].get("bytes") for key in (STOCK, OURS)]
         files = " → ".join(f"{size / 1e6:.2f}" for size in sizes) if all(sizes) else ""
-        ours = _ratio_cell(found[OURS])
-        table.append([label, _cell(found[STOCK], "ms"), _cell(found[OURS], "ms"), ours, _published_cell(found), files])
+        ours = ratio_cell(found[OURS])
+        table.append([label, cell(found[STOCK], "ms"), cell(found[OURS], "ms"), ours, _published_cell(found), files])
     return _without_empty_published(table)
 
 
@@ -270,7 +145,7 @@ def operators_table(record: dict[str, Any], memory_format: str) -> Table:
         *(
             [
                 PRINTED.get(name, name),
-                *(_cell(entry["candidates"][name], "ms") for entry in entries),
+                *(cell(entry["candidates"][name], "ms") for entry in entries),
                 f"{found['parameters']:,}",
                 f"{found['gmacs']:.3f}",
             ]
@@ -286,7 +161,7 @@ def sweep_table(record: dict[str, Any]) -> Table:
     return [
         ["upsampling, ms", *(_shape(entry) for entry in entries)],
         *(
-            [PRINTED.get(name, name), *(_cell(entry["candidates"][name], "ms") for entry in entries)]
+            [PRINTED.get(name, name), *(cell(entry["candidates"][name], "ms") for entry in entries)]
             for name, found in entries[0]["candidates"].items()
             if "failed" not in found
         ),
@@ -301,13 +176,13 @@ def _with_quartiles(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} [{ratio['q1']:.2f}, {ratio['q3']:.2f}]"
 
 
-def _cell(candidate: Candidate | None, unit: str, show: Callable[[float], str] = _milliseconds) -> str:
+def cell(candidate: Candidate | None, unit: str, show: Callable[[float], str] = _milliseconds) -> str:
     if candidate is None:
         return "-"
     return "fails" if "failed" in candidate else show(candidate[unit]["median"])
 
 
-def _ratio_cell(candidate: Candidate | None) -> str:
+def ratio_cell(candidate: Candidate | None) -> str:
     if candidate is None:
         return "-"
     if "failed" in candidate:
@@ -318,27 +193,17 @@ def _ratio_cell(candidate: Candidate | None) -> str:
 def _growth_cell(candidates: dict[str, Candidate] | None) -> str:
     if candidates is None:
         return "-"
-    return f"{_cell(candidates[STOCK], 'ms')} → {_cell(candidates[OURS], 'ms')}; {_ratio_cell(candidates[OURS])}"
-
-
-def _growth_section(record: dict[str, Any]) -> list[str]:
-    if not record.get("growth"):
-        return []
-    return [
-        "By size and number of images, stock → DySample in ms; DySample / stock. *Dynamic* is one file for all sizes. "
-        "Calls that take long have fewer rounds, at least 5.",
-        markdown(growth_table(record)),
-    ]
+    return f"{cell(candidates[STOCK], 'ms')} → {cell(candidates[OURS], 'ms')}; {ratio_cell(candidates[OURS])}"
 
 
 def _published_cell(candidates: dict[str, Candidate]) -> str:
     """The ratio of the published code; where that fails, also of the version made to run."""
     plain, adapted = candidates.get(PUBLISHED), candidates.get(ADAPTED)
     if plain is None:
-        return _ratio_cell(adapted)
+        return ratio_cell(adapted)
     if "failed" in plain and adapted:
-        return f"fails; made to run {_ratio_cell(adapted)}"
-    return _ratio_cell(plain)
+        return f"fails; made to run {ratio_cell(adapted)}"
+    return ratio_cell(plain)
 
 
 def _size_row(label: str, size: dict[str, Any], key: str, show: str) -> list[str]:
@@ -352,8 +217,8 @@ def _size_row(label: str, size: dict[str, Any], key: str, show: str) -> list[str
 def _cost_row(label: str, candidates: dict[str, Any], unit: str, show: Callable[[float], str]) -> list[str]:
     if "failed" in candidates:
         return [label, candidates["failed"], "", "", ""]
-    figures = [_cell(candidates[name], unit, show) for name in (STOCK, OURS)]
-    return [label, *figures, _ratio_cell(candidates[OURS]), _published_cell(candidates)]
+    figures = [cell(candidates[name], unit, show) for name in (STOCK, OURS)]
+    return [label, *figures, ratio_cell(candidates[OURS]), _published_cell(candidates)]
 
 
 def _without_empty_published(table: Table) -> Table:
@@ -367,7 +232,7 @@ def _shape(entry: dict[str, Any]) -> str:
     return "x".join(map(str, rest if batch == 1 else entry["shape"]))
 
 
-def _operator_sentences(record: dict[str, Any]) -> list[str]:
+def operator_sentences(record: dict[str, Any]) -> list[str]:
     operator = record["operator"]
     eager = operator.get("ours_over_published")
     if not eager:
@@ -377,6 +242,11 @@ def _operator_sentences(record: dict[str, Any]) -> list[str]:
         f"Against the published code, over these {count} shapes (geometric mean): {eager['channels_last']:.2f} of its "
         f"time in channels_last, where it must first be made to run, and {eager['contiguous']:.2f} in NCHW."
     ]
+    worst = max(operator["sweep"], key=lambda entry: entry["ours_over_published"]["median"])
+    sentences.append(
+        f"Of the sizes in the plot it comes off worst at {_shape(worst)}: "
+        f"{_with_quartiles(worst['ours_over_published'])}."
+    )
     runtime = operator["onnxruntime"]
     known = [e for e in runtime if "ours_over_published" in e] if isinstance(runtime, list) else []
     if known:
@@ -385,7 +255,7 @@ def _operator_sentences(record: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def _conditions(record: dict[str, Any]) -> str:
+def conditions(record: dict[str, Any]) -> str:
     settings, machine, versions = record["settings"], record["machine"], record["versions"]
     where = machine["gpu"] if settings["device"] != "cpu" else f"{machine['cpu']}, {machine['cores']} cores"
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
