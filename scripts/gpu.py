@@ -32,7 +32,7 @@ from yolov10_dysample.commands.main import main as run_command
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.json_files import write_json
 from yolov10_dysample.study.records import environment_record
-from yolov10_dysample.study.settings import OURS, STOCK
+from yolov10_dysample.study.settings import OURS, STOCK, torch_device
 from yolov10_dysample.study.statistics import compared, rounded
 from yolov10_dysample.study.timing import prepare_candidates, time_interleaved
 
@@ -107,7 +107,7 @@ def measure_engines(folder: Path, device: str, export_format: str, imgsz: int) -
         prepare = functools.partial(_prepare_engine, folder / name, quantize, export_format, device, images)
         runs, facts = prepare_candidates((STOCK, OURS), prepare)
         with torch.inference_mode():
-            times = time_interleaved(runs, ROUNDS, _place(device), lambda done, total: None)
+            times = time_interleaved(runs, ROUNDS, torch_device(device), lambda done, total: None)
         figures = compared(times, "ms", STOCK)
         found[name] = {candidate: {**fact, **figures.get(candidate, {})} for candidate, fact in facts.items()}
     return {"imgsz": imgsz, "format": export_format, "rounds": ROUNDS, "precisions": found}
@@ -135,7 +135,7 @@ def _prepare_engine(
         names = [str(number) for number in range(80)]
         Path(options["data"]).write_text(f"path: {here}\ntrain: images\nval: images\nnames: {names}\n")
     file = yolo.export(format=export_format, imgsz=images.shape[-1], device=device, **options)
-    backend, batch = AutoBackend(file, device=_place(device)), images.to(_place(device))
+    backend, batch = AutoBackend(file, device=torch_device(device)), images.to(torch_device(device))
 
     def run() -> Tensor:
         output = backend(batch)
@@ -143,10 +143,6 @@ def _prepare_engine(
 
     error = errors(torch.as_tensor(run()).float().cpu(), expected, norm=2)
     return run, {"errors": {kind: rounded(value) for kind, value in error.items()}}
-
-
-def _place(device: str) -> torch.device:
-    return torch.device(device if device == "cpu" else f"cuda:{device}")
 
 
 def _run(folder: Path, *command: str | Path) -> None:

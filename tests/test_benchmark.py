@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -61,6 +62,7 @@ from yolov10_dysample.study.settings import (
     PUBLISHED,
     STOCK,
     Settings,
+    predicting_format,
     why_missing,
 )
 from yolov10_dysample.study.statistics import compared
@@ -229,6 +231,27 @@ def test_ratios_are_taken_round_by_round():
     assert figures[OURS]["ms"] == {"median": 4.0, "q1": 3.0, "q3": 12.0}
 
 
+@pytest.mark.parametrize(
+    ("device", "machine", "expected"),
+    [
+        ("cpu", "x86_64", torch.channels_last),
+        ("cpu", "arm64", torch.contiguous_format),
+        ("cuda", "x86_64", torch.contiguous_format),
+    ],
+)
+def test_a_model_is_timed_in_the_memory_format_that_yolo_predict_runs_it_in(device, machine, expected, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert predicting_format(torch.device(device)) == expected
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Ultralytics predicts in NCHW there")
+def test_this_machines_memory_format_is_that_of_ultralytics():
+    from ultralytics.nn.autobackend import AutoBackend
+
+    weight = next(AutoBackend(YOLO("yolov10n.yaml").model).backend.model.model[1].conv.parameters())
+    assert weight.is_contiguous(memory_format=predicting_format(torch.device("cpu")))
+
+
 def test_a_candidate_that_fails_is_named_and_the_others_run():
     def prepare(name):
         if name == PUBLISHED:
@@ -248,6 +271,8 @@ def test_a_candidate_that_fails_is_named_and_the_others_run():
         ("openvino", "0", "runs on the CPU only: use device=cpu"),
         ("openvino", "cpu", None),
         ("torch", "0", None),
+        ("onnx", "cpu", None),
+        ("onnx", "0", "runs on the CPU only as installed: pip uninstall onnxruntime, then pip install onnxruntime-gpu"),
     ],
 )
 def test_why_a_runtime_cannot_be_measured(monkeypatch, runtime, device, words):
@@ -381,8 +406,8 @@ def test_a_task_that_fails_says_why(task):
         (["sizes=10,x"], ["sizes", "a whole number", "'x'"]),
         (["formats=onnx,tensorrt"], ["formats", "one of torch, compile, torchscript", "'tensorrt'"]),
         (["skip=export"], ["skip", "one of model, growth, operator, train", "'export'"]),
-        (["device=7777"], ["device", "cpu or the index", "'7777'"]),
-        (["device=cuda"], ["device", "cpu or the index", "'cuda'"]),
+        (["device=7777"], ["device", "cpu, or the index", "'7777'"]),
+        (["device=cuda"], ["device", "cpu, or the index", "'cuda'"]),
         (["model=yolo99n"], ["model must be a stock model that upsamples", "'yolo99n'", "write yolov10n.yaml"]),
         (["model=yolo11n-seg"], ["Detect or v10Detect", "yolo11n-seg ends in Segment", "add skip=train"]),
         (["model=yolo11n-cls"], ["model must be", "yolo11n-cls", "nothing to swap"]),
@@ -705,7 +730,7 @@ def test_every_number_of_a_run_is_finite_and_no_time_is_zero(tiny):
 @pytest.mark.slow
 def test_a_run_shows_its_progress_a_table_and_a_plot(tiny):
     printed, record, folder = tiny
-    for stage in ("torch, channels_last: timing", "onnx: exporting", "training step: timing"):
+    for stage in ("torch: timing", "onnx: exporting", "training step: timing"):
         assert stage in printed
     assert speed_report.terminal(record) in printed
     assert (folder / "speed.png").read_bytes().startswith(b"\x89PNG")

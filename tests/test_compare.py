@@ -602,7 +602,7 @@ WORDS = [
     ),
     (["data=d.yaml", "arms=dysample:rows=12"], "row 12 of yolov10n.yaml is Concat, not nn.Upsample"),
     (["data=d.yaml", "seeds=4-1"], "seeds must be whole numbers or ranges"),
-    (["data=d.yaml", "device=7"], "device must be cpu, or indices of this machine's"),
+    (["data=d.yaml", "device=7"], "device must be cpu, or the index of one of this machine"),
     (["data=d.yaml", "arms=dysample:rows=11:rows=14"], "arms must have every setting once, got 'dysample:rows=11:r"),
     (["data=d.yaml", "shard=3/2"], "shard must be a part and how many there are, such as 1/4 to 4/4, got '3/2'"),
     (["data=d.yaml", "seeds=0", "arms=nearest", "shard=2/2"], "shard must be one of as many parts as there are runs"),

@@ -22,7 +22,7 @@ from yolov10_dysample import __version__
 from yolov10_dysample.commands.doctor import RUNTIMES
 from yolov10_dysample.exporting import SAMPLINGS
 
-REINSTALL = "pip install --force-reinstall --no-deps yolov10-dysample"
+REINSTALL = "pip install --force-reinstall --no-deps . in the clone (or the wheel in place of the dot)"
 
 
 class Doctor:
@@ -224,7 +224,7 @@ def test_a_folder_on_the_path_that_was_never_installed_is_named(tmp_path):
     with_stubs_only = StubEnvironment.build(tmp_path / "venv")
     output = Doctor(with_stubs_only.python, tmp_path)(ok=False, PYTHONPATH=str(tmp_path / "clone"))
     assert "not by itself, but `import yolov10_dysample` does it" in output
-    assert "problem: the autoload entry point is not installed: pip install yolov10-dysample, rather than" in output
+    assert "problem: the autoload entry point is not installed: pip install . in the clone; a folder on" in output
     assert output.endswith("not healthy: 1 problem\n")
 
 
@@ -320,8 +320,7 @@ def surprises(names: list[str], how: str, output: str, status: int) -> list[str]
         pip = pip.replace("--force-reinstall", "--ignore-installed") if how == "removed" else pip
     fault = "is missing" if how == "removed" else "is empty"
     expected = [
-        f"problem: damaged: {', '.join(f'{one} {fault}' for one in (name, *others))}: {pip} (in a clone: . in place of "
-        f"the name)",
+        f"problem: damaged: {', '.join(f'{one} {fault}' for one in (name, *others))}: {pip}",
         "not healthy: 1 problem",
     ]
     said = [line for line in output.splitlines() if re.match(r"problem|warning|not healthy|healthy", line)]
@@ -419,7 +418,7 @@ def test_the_command_that_it_names_mends_it(name, how, stub_environment, wheel, 
     (folder,) = stub_environment.site.glob("yolov10_dysample-*.dist-info")
     damage(folder / name, how)
     try:
-        (command,) = re.findall(r"pip (install .*) yolov10-dysample \(in a clone", doctor(ok=False))
+        (command,) = re.findall(r"pip (install .*) \. in the clone \(or the wheel", doctor(ok=False))
         stub_environment.pip(*command.split(), "--no-index", wheel)
         assert doctor().endswith("\nhealthy\n")
     except BaseException:
@@ -435,7 +434,7 @@ def test_a_list_of_files_that_is_cut_short_is_named(stubbed, stub_environment):
         output = stubbed(ok=False)
     finally:
         record.write_bytes(content)
-    assert f"problem: damaged: RECORD is cut off: {REINSTALL} (in a clone" in output
+    assert f"problem: damaged: RECORD is cut off: {REINSTALL}\n" in output
     assert output.endswith("not healthy: 1 problem\n")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, one_of, several, whole
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.packages import require_packages
-from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, ON_REQUEST, PARTS, RUNTIMES, Settings
+from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, ON_REQUEST, PARTS, RUNTIMES, Settings, known_device
 
 __all__ = ["COMMAND"]
 
@@ -26,15 +26,6 @@ REFERENCE = "tests/reference/published_dysample.py"
 HEADS = ("Detect", "v10Detect")
 #: The runtimes that are tried without being named.
 BY_DEFAULT = [name for name in RUNTIMES if name not in ON_REQUEST]
-
-
-def _device(text: str) -> str:
-    import torch
-
-    gpus = torch.cuda.device_count()
-    if text != "cpu" and not (text.isdecimal() and int(text) < gpus):
-        raise ValueError(f"must be cpu or the index of one of this machine's {gpus} GPUs, got {text!r}; cpu would do")
-    return text
 
 
 def _record_file(text: str) -> Path:
@@ -151,7 +142,7 @@ KEYS = (
     Key("model", "stock name, model YAML or .pt file; default yolov10n.yaml", default="yolov10n.yaml"),
     Key("imgsz", "size of the images; default 640", whole(32, multiple=32), 640),
     Key("batch", "images at a time; default 1", whole(1), 1),
-    Key("device", "cpu, or the index of a GPU; default cpu", _device, "cpu"),
+    Key("device", "cpu, or the index of a GPU; default cpu", known_device, "cpu"),
     Key("threads", f"of every runtime; default {min(2, CORES)} here", whole(1, most=CORES), min(2, CORES)),
     Key(
         "formats",

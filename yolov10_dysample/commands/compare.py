@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from yolov10_dysample.commands.keys import Command, Key, UsageError, nearest, several, whole
 from yolov10_dysample.study.packages import require_packages
+from yolov10_dysample.study.settings import known_device
 
 if TYPE_CHECKING:
     from yolov10_dysample.study.comparison import Comparison, Run
@@ -49,15 +50,6 @@ def _shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _device(text: str) -> str:
-    import torch
-
-    gpus = torch.cuda.device_count()
-    if text != "cpu" and not (text.isdecimal() and int(text) < gpus):
-        raise ValueError(f"must be cpu, or indices of this machine's {gpus} GPUs that runs take turns on, got {text!r}")
-    return text
-
-
 KEYS = (
     Key("data", "data set YAML, as for yolo train"),
     Key("model", f"stock model YAML (default: {DEFAULT_MODEL}, or the one that warm_start was made of)"),
@@ -72,7 +64,7 @@ KEYS = (
     ),
     Key("seeds", "such as 0-4 or 0,3,7 (default: 0-4)", _seeds, list(range(5))),
     Key("warm_start", "weights of the stock model to start from, such as yolov10n.pt (default: from scratch)"),
-    Key("device", "cpu, or GPUs that runs take turns on, such as 0,1 (default: the first GPU)", several(_device)),
+    Key("device", "cpu, or GPUs that runs take turns on, such as 0,1 (default: the first GPU)", several(known_device)),
     Key("parallel", "runs at a time (default: one a GPU, or one a core)", whole(1)),
     Key("out", "folder of the records (default: runs/compare/, named after data, model and start)", Path),
     Key(

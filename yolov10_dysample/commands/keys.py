@@ -29,7 +29,7 @@ __all__ = [
 
 PROGRAM = "yolov10-dysample"
 #: What brings every file of this package back. Without --no-deps, pip would install torch again, too.
-REINSTALL = f"pip install --force-reinstall --no-deps {PROGRAM} (in a clone: . in place of the name)"
+REINSTALL = "pip install --force-reinstall --no-deps . in the clone (or the wheel in place of the dot)"
 
 
 class UsageError(ValueError):

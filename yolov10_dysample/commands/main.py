@@ -16,7 +16,7 @@ try:
 except ImportError as error:  # no command can do without it, doctor neither
     sys.exit(
         f"yolov10-dysample: the installation is damaged ({error}): "
-        f"pip install --force-reinstall --no-deps yolov10-dysample (in a clone: . in place of the name)"
+        f"pip install --force-reinstall --no-deps . in the clone (or the wheel in place of the dot)"
     )
 
 #: The modules beside this one that have a ``COMMAND``.

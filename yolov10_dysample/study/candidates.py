@@ -20,7 +20,7 @@ from yolov10_dysample.dysample import DySample
 from yolov10_dysample.model_files import SUFFIX, find_stock
 from yolov10_dysample.rows import has_dysample_rows
 from yolov10_dysample.study.operators import published_copy, spread_all_offsets
-from yolov10_dysample.study.settings import ADAPTED, OFFSET_SPREAD, OURS, PUBLISHED, STOCK, Settings
+from yolov10_dysample.study.settings import ADAPTED, OFFSET_SPREAD, OURS, PUBLISHED, STOCK, Settings, predicting_format
 from yolov10_dysample.study.timing import SEED
 from yolov10_dysample.swap import use_dysample
 
@@ -159,7 +159,7 @@ def _one_line(error: Exception) -> str:
 
 
 def predicting_candidates(settings: Settings) -> tuple[str, ...]:
-    """What can be run in channels_last."""
+    """What can be run as `yolo predict` does, in channels_last on a CPU."""
     return (STOCK, OURS, ADAPTED) if settings.reference else (STOCK, OURS)
 
 
@@ -187,9 +187,9 @@ def load(name: str, settings: Settings, training: bool = False) -> Any:
 
 
 def predicting(name: str, settings: Settings) -> Any:
-    """The module that `yolo predict` runs: fused, in channels_last."""
+    """The module that `yolo predict` runs: fused, in the memory format it takes there."""
     network = load(name, settings).model.eval().fuse(verbose=False)
-    return network.to(settings.torch_device, memory_format=torch.channels_last)
+    return network.to(settings.torch_device, memory_format=predicting_format(settings.torch_device))
 
 
 def make_images(settings: Settings) -> Tensor:

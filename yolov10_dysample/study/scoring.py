@@ -20,6 +20,7 @@ from yolov10_dysample.dysample import DySample
 from yolov10_dysample.offsets import offset_statistics
 from yolov10_dysample.study.comparison import SIZES, Run
 from yolov10_dysample.study.records import environment_record
+from yolov10_dysample.study.settings import predicting_format, torch_device
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import time_interleaved
 from yolov10_dysample.study.training import dysample_layers
@@ -213,12 +214,13 @@ def measure_latency(
     from ultralytics import YOLO
 
     environment = environment_record()  # before its own load
-    place = torch.device(device if device == "cpu" else f"cuda:{device}")
-    image = torch.rand(1, 3, imgsz, imgsz).to(place, memory_format=torch.channels_last)
+    place = torch_device(device)
+    layout = predicting_format(place)
+    image = torch.rand(1, 3, imgsz, imgsz).to(place, memory_format=layout)
     calls = {}
     for name, file in weights.items():
         model: Any = YOLO(file).model
-        model = model.eval().fuse(verbose=False).float().to(place, memory_format=torch.channels_last)
+        model = model.eval().fuse(verbose=False).float().to(place, memory_format=layout)
         calls[name] = functools.partial(model, image)
     times = time_interleaved(calls, ROUNDS, place, tell)
     arms = compared(times, "ms", next(iter(weights)))

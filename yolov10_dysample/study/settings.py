@@ -1,11 +1,13 @@
 """What a benchmark is asked to measure: settings that its processes hand on, and the names of all that it can be asked.
 
-It knows the standard library only, must never import a runtime to find out whether it is there, nor hold a default.
+It must never import a runtime to find out whether it is there, nor hold a default.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import platform
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ __all__ = [
     "TORCH",
     "Runtime",
     "Settings",
+    "known_device",
+    "predicting_format",
+    "torch_device",
     "why_missing",
 ]
 
@@ -83,7 +88,41 @@ def why_missing(name: str, device: str) -> str | None:
         return f"not installed: pip install {' '.join(absent)}"
     if device != "cpu" and not RUNTIMES[name].gpu:
         return "runs on the CPU only: use device=cpu"
+    if device != "cpu" and name == "onnx" and importlib.util.find_spec("onnxruntime"):
+        import onnxruntime
+
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            return "runs on the CPU only as installed: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
     return None
+
+
+def known_device(text: str) -> str:
+    """The device of a command's key.
+
+    Raises:
+        ValueError: If this machine does not have it.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if text != "cpu" and not (text.isdecimal() and int(text) < gpus):
+        raise ValueError(f"must be cpu, or the index of one of this machine's {gpus} GPUs, got {text!r}")
+    return text
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of ``cpu`` or of the index of a GPU."""
+    import torch
+
+    return torch.device(name if name == "cpu" else f"cuda:{name}")
+
+
+def predicting_format(device: torch.device) -> torch.memory_format:
+    """The memory format that ``yolo predict`` runs a ``.pt`` file in, in recent releases of Ultralytics."""
+    import torch
+
+    x86 = platform.machine() in ("AMD64", "x86_64") and sys.platform != "darwin"
+    return torch.channels_last if device.type == "cpu" and x86 else torch.contiguous_format
 
 
 #: Standard deviation of the offsets of fresh layers, in pixels of their input.
@@ -131,6 +170,4 @@ class Settings(NamedTuple):
 
     @property
     def torch_device(self) -> torch.device:
-        import torch
-
-        return torch.device(self.device if self.device == "cpu" else f"cuda:{self.device}")
+        return torch_device(self.device)

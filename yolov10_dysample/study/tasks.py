@@ -29,7 +29,7 @@ from yolov10_dysample.study.candidates import (
 from yolov10_dysample.study.exports import OPENERS, Opened, export, open_onnx, size_of
 from yolov10_dysample.study.model_cost import count_operations, peak_memory
 from yolov10_dysample.study.operators import Tell, measure_onnx_operators, measure_operators
-from yolov10_dysample.study.settings import COMPILE, OTHER_SAMPLING, OURS, STOCK, TORCH, Settings
+from yolov10_dysample.study.settings import COMPILE, OTHER_SAMPLING, OURS, STOCK, TORCH, Settings, predicting_format
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import WARMUP, merged, prepare_candidates, time_interleaved
 
@@ -67,7 +67,8 @@ def measure_format(settings: Settings, tell: Tell, name: str, other_sampling: bo
 @torch.inference_mode()
 def time_torch(settings: Settings, tell: Tell, name: str = TORCH) -> dict[str, Any]:
     """Without an export, as `yolo predict` runs a model, with ``compile=True`` or without."""
-    batch = make_images(settings).to(settings.torch_device, memory_format=torch.channels_last)
+    layout = predicting_format(settings.torch_device)
+    batch = make_images(settings).to(settings.torch_device, memory_format=layout)
 
     def prepare(candidate: str) -> tuple[Callable[[], Any], dict[str, Any]]:
         model = predicting(candidate, settings)
@@ -81,9 +82,10 @@ def time_torch(settings: Settings, tell: Tell, name: str = TORCH) -> dict[str, A
     if name == COMPILE:  # which takes a minute each
         candidates = (STOCK, OURS)
     runs, facts = prepare_candidates(dict.fromkeys(candidates), prepare)
-    stage = functools.partial(tell, f"{name}, channels_last: timing")
+    stage = functools.partial(tell, f"{name}: timing")
     figures = compared(time_interleaved(runs, settings.rounds, settings.torch_device, stage), "ms", STOCK)
-    detail = f"torch, channels_last, {torch.get_num_threads()} threads"
+    named = "channels_last" if layout == torch.channels_last else "contiguous"
+    detail = f"torch, {named}, {torch.get_num_threads()} threads"
     return {"detail": detail, "candidates": merged(facts, figures)}
 
 
@@ -171,7 +173,7 @@ def measure_size(settings: Settings, tell: Tell) -> dict[str, Any]:
 
 def measure_predicting_memory(settings: Settings, tell: Tell, name: str) -> float:
     model, batch = predicting(name, settings), make_images(settings)
-    batch = batch.to(settings.torch_device, memory_format=torch.channels_last)
+    batch = batch.to(settings.torch_device, memory_format=predicting_format(settings.torch_device))
     with torch.inference_mode():
         for _ in range(WARMUP):
             model(batch)
