@@ -224,7 +224,7 @@ def test_a_folder_on_the_path_that_was_never_installed_is_named(tmp_path):
     with_stubs_only = StubEnvironment.build(tmp_path / "venv")
     output = Doctor(with_stubs_only.python, tmp_path)(ok=False, PYTHONPATH=str(tmp_path / "clone"))
     assert "not by itself, but `import yolov10_dysample` does it" in output
-    assert "problem: the autoload entry point is not installed: pip install . in the clone; a folder on" in output
+    assert "problem: the autoload entry point is not installed: pip install . in the clone, not only a folder" in output
     assert output.endswith("not healthy: 1 problem\n")
 
 

@@ -144,7 +144,7 @@ def _prepare_export(exporter: Exporter, default_opset: int) -> None:
         exporter.args.opset = default_opset
     if form == "grid_sample" and _format(exporter) == "onnx":
         _logger.info(
-            f"DySample samples by GridSample here, which ONNX Runtime is fastest with. TensorRT 10.14 to 11.1 compute "
+            f"DySample samples by GridSample here, which suits ONNX Runtime. TensorRT 10.14 to 11.1 compute "
             f"it wrongly (NVIDIA/TensorRT#4813): for an engine use format=engine, or set {SAMPLING_SWITCH}=gather"
         )
     for layer in layers:

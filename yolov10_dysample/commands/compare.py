@@ -270,15 +270,16 @@ COMMAND = Command(
     name="compare",
     summary="train a model with each upsampling, in pairs over several seeds, and report the differences",
     description=(
-        "Train a model with stock upsampling and with DySample, in pairs: runs of one seed start from the same weights "
-        "and see the same images in the same order. Any other key is a training setting, as for yolo train. Stop it at "
-        "any time: the same command goes on where it was. A run is recorded when it is trained, and scored after that."
+        "Train a detection model with stock upsampling and with DySample, in pairs: runs of one seed start from the "
+        "same weights and see the same images in the same order. Any other key is a training setting, as for yolo "
+        "train. Stop it at any time: the same command goes on where it was. A run is scored after its last epoch, and "
+        "none ends early."
     ),
     keys=KEYS,
     examples="""
         yolov10-dysample compare data=VisDrone.yaml epochs=100 imgsz=640
-        yolov10-dysample compare data=VisDrone.yaml arms=nearest,dysample seeds=0-4 device=0,1 out=runs/visdrone
-        yolov10-dysample compare data=coco.yaml warm_start=yolov10n.pt arms=nearest,dysample:init=nearest epochs=20
+        yolov10-dysample compare data=VisDrone.yaml arms=nearest,bilinear,dysample-s device=0,1 out=runs/visdrone
+        yolov10-dysample compare data=coco.yaml warm_start=yolov10n.pt arms=nearest,bilinear,dysample:init=nearest epochs=20
         yolov10-dysample compare report=runs/visdrone
     """,
     run=_run,

@@ -255,7 +255,7 @@ def _why_not_registered(probed: Probed, installed: list[Installation]) -> Iterat
     if _switched_off():
         yield f"autoload is off: unset {' and '.join(_switched_off())}"
     elif not any(installation.has_entry_point for installation in installed):
-        yield "the autoload entry point is not installed: pip install . in the clone; a folder on the path is not enough"
+        yield "the autoload entry point is not installed: pip install . in the clone, not only a folder on the path"
     elif on_request:
         yield "torch did not call the autoload entry point: torch 2.5 or newer is needed"
     if not on_request:
