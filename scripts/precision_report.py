@@ -34,7 +34,7 @@ def section(record: dict[str, Any]) -> str:
             f"YOLOv10n of COCO at {settings['imgsz']} px, on {settings['images']} photographs and parts of them "
             f"in which stock finds {arms['stock']['boxes']} boxes. Each export against its own float32 export in the "
             f"same runtime: mean IoU of boxes that match (of one class, with an IoU of {settings['same_box']:g} or "
-            "more), mean difference of their confidence, and boxes without a match, to each hundred.",
+            "more), mean difference of their confidence, and unmatched boxes per 100.",
             markdown(precision_table(record)),
             '*DySample*: swapped with `init="nearest"`; *with offsets*: the same with offsets of '
             f"{settings['offsets']:g} px, with which it finds {arms['moved']['boxes']} boxes: one of them without a "
@@ -44,7 +44,7 @@ def section(record: dict[str, Any]) -> str:
             f"{_orders(record)} orders, since its calibration is a moving average. *Against stock*: "
             f"a difference is named, of *DySample* and then of *with offsets*, if it is at least {NEGLIGIBLE:g} and "
             f"its {settings['coverage']:.0%} interval over photographs and calibrations, drawn again, leaves out 0; "
-            "*as close*: no difference is shown, which does not show that there is none. OpenVINO computes in "
+            "where none is shown there may still be one. OpenVINO computes in "
             f"float32 here, but in its first row. {_versions(record)}; {record['machine']['cpu']}; "
             "`python -m scripts.precision`.",
             "**An engine that computes all in float16, simulated and not run.** In the ONNX graph of the whole model "
@@ -88,21 +88,24 @@ def _verdict(beside_stock: dict[str, Any]) -> str:
         wanted: [SCORES[name][0] for name, score in beside_stock.items() if verdict(name, score) == wanted]
         for wanted in ("worse", "closer")
     }
-    return ", ".join(f"{wanted} in {' and '.join(names)}" for wanted, names in told.items() if names) or "as close"
+    return (
+        ", ".join(f"{wanted} in {' and '.join(names)}" for wanted, names in told.items() if names)
+        or "no difference shown"
+    )
 
 
 def verdict(name: str, score: dict[str, Any]) -> str:
-    """``closer`` or ``worse`` than stock, if chance does not explain it and it is not negligible; else ``as close``.
+    """``closer`` or ``worse`` than stock, if it is not negligible nor due to chance; else ``no difference shown``.
 
     Example:
         >>> verdict("iou", {"difference": -0.02, "interval": [-0.03, -0.01]})
         'worse'
         >>> verdict("iou", {"difference": -0.02, "interval": [-0.05, 0.01]})
-        'as close'
+        'no difference shown'
     """
     low, high = score["interval"]
     if low <= 0 <= high or abs(score["difference"]) < NEGLIGIBLE:
-        return "as close"
+        return "no difference shown"
     return "closer" if (low > 0) == SCORES[name][1] else "worse"
 
 

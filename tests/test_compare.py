@@ -545,7 +545,7 @@ def test_precision_at_high_overlap_and_on_places_never_trained_on_are_reported_w
     assert "| upsampling | AP75 | less nearest's | AP small" in text
     assert "| dysample | 0.220 ± 0.016 | **+0.120" in text
     assert "| dysample | 0.260 ± 0.008 | **+0.060" in text.partition("on the test split")[2]
-    assert "lower on the test split than on val by 0.200 to 0.260." in text
+    assert "lower on the test split by 0.200 to 0.260." in text
     assert "the means differ by at most 0.060 there, and 0.120 on val." in text
 
 

@@ -295,9 +295,9 @@ def exaggeration(length: float, room: float) -> float:
 def _draw_lengths(axes: list[Axes], bar: Axes, field: OffsetField) -> None:
     lengths = _block_means(torch.hypot(*field.offset), field.scale).numpy()
     height, width = field.image.shape[:2]
-    low, high = lengths.min(), max(lengths.max(), lengths.min() + 0.001)  # less is no difference to look at
+    high = max(lengths.max(), 0.001)  # from 0, so that what is moved alike looks alike
     for k, (axis, length) in enumerate(zip(axes, lengths, strict=True)):
-        drawn = axis.imshow(length, cmap="cividis", vmin=low, vmax=high, extent=(0, width, height, 0), aspect="auto")
+        drawn = axis.imshow(length, cmap="cividis", vmin=0, vmax=high, extent=(0, width, height, 0), aspect="auto")
         axis.set_axis_off()
         axis.set_title(f"group {k}: mean {length.mean():.3g} px", size=11)
     colours = bar.figure.colorbar(drawn, cax=bar, orientation="horizontal")

@@ -70,7 +70,7 @@ KEYS = (
     Key(
         "ray",
         "address of a Ray cluster whose machines take the runs, or auto on one of them; each needs the package, and "
-        "the data set in the same place (default: this machine alone)",
+        "the data set where data= finds it (default: this machine alone)",
     ),
     Key("shard", "carry out every n-th run alone, as part i of n: 2/4, in a folder of its own (default: all)", _shard),
     Key(
@@ -279,7 +279,7 @@ COMMAND = Command(
     examples="""
         yolov10-dysample compare data=VisDrone.yaml epochs=100 imgsz=640
         yolov10-dysample compare data=VisDrone.yaml arms=nearest,bilinear,dysample-s device=0,1 out=runs/visdrone
-        yolov10-dysample compare data=coco.yaml warm_start=yolov10n.pt arms=nearest,bilinear,dysample:init=nearest epochs=20
+        yolov10-dysample compare data=coco.yaml warm_start=yolov10n.pt arms=nearest,bilinear,dysample:init=nearest
         yolov10-dysample compare report=runs/visdrone
     """,
     run=_run,

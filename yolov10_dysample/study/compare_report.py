@@ -138,7 +138,7 @@ def place(records: Records) -> str:
     lower = [val - test for val, test in known]
     apart = [max(values) - min(values) for values in zip(*known, strict=True)]
     return (
-        f"The place: {MAP} is lower on the test split than on val by {min(lower):.3f} to {max(lower):.3f}. Between "
+        f"Val against test: {MAP} is lower on the test split by {min(lower):.3f} to {max(lower):.3f}. Between "
         f"upsamplings the means differ by at most {apart[1]:.3f} there, and {apart[0]:.3f} on val."
     )
 
@@ -305,7 +305,7 @@ def report(*folders: Path, whole: bool = True) -> str:
             markdown(sizes_table(records)),
         ]
     if len(offsets_table(records)) > 1:
-        parts += ["Learnt offsets, in pixels of the layer's input:", markdown(offsets_table(records))]
+        parts += ["Offsets after the training, in pixels of the layer's input:", markdown(offsets_table(records))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -83,7 +83,8 @@ def _draw_runtimes(record: dict[str, Any], axes: Axes) -> None:
     if shown:
         axes.legend(loc="lower center", ncols=2, frameon=False)
     settings = record["settings"]
-    axes.set_title(f"{settings['model']}, {settings['imgsz']} px: time over stock", fontweight="bold")
+    where = "CPU" if settings["device"] == "cpu" else "GPU"
+    axes.set_title(f"{settings['model']}, {settings['imgsz']} px, {where}: time over stock", fontweight="bold")
     axes.set_xlabel("ratio to nn.Upsample's model, median and quartiles (log)")
 
 
