@@ -1,6 +1,7 @@
 """The comparison is fair and loses nothing, and its report says what the records say: no more, the same every time."""
 
 import copy
+import itertools
 import json
 import os
 import pickle
@@ -1216,7 +1217,7 @@ def test_a_warm_start_begins_where_the_weights_are(user_folder, warm_shell):
 def documented_comparisons(folder, tmp_path_factory):
     """Folders by the names that the docs know, each with the records of ``folder``."""
     home = tmp_path_factory.mktemp("documented")
-    return [shutil.copytree(folder, home / name) for name in ("scratch", "trees", "gentle")]
+    return [shutil.copytree(folder, home / name) for name in ("scratch-more", "trees", "gentle")]
 
 
 def test_recipes_that_are_taken_together_are_pooled_pair_by_pair_and_said_to_be(documented_comparisons):
@@ -1228,13 +1229,13 @@ def test_recipes_that_are_taken_together_are_pooled_pair_by_pair_and_said_to_be(
 
 def test_an_arm_that_one_recipe_lacks_is_not_taken_together(documented_comparisons):
     append_line(documented_comparisons[1] / "records.jsonl", record(0.5, 0, "dysample+"))
-    assert "dysample+" not in compare_docs.together(documented_comparisons)
+    assert "dysample+" not in compare_docs.together(documented_comparisons, compare_docs.RECIPES)
 
 
 def test_the_summary_says_what_dysample_gains_after_a_fine_tuning_and_from_scratch(documented_comparisons):
     tuned, scratch = compare_docs.summary(documented_comparisons).splitlines()[2:]
     assert re.search(r"after the fact: better than nearest by \+0\.030 \[.*\] \(10 pairs, p = 0\.002\); ", tuned)
-    assert re.search(r"digits: better than nearest by \+0\.030 \[.*\] \(5 pairs, p = 0\.062\); ", scratch)
+    assert re.search(r"fresh seeds: better than nearest by \+0\.030 \[.*\] \(5 pairs, p = 0\.062\); ", scratch)
 
 
 # Where an arm wins
@@ -1325,7 +1326,7 @@ def test_on_photographs_nothing_has_beaten_nearest_and_all_means_are_within_a_hu
     text = (ROOT / "docs/accuracy.md").read_text(encoding="utf-8")
     assert "stock's nearest has not been beaten" in text
     assert "after a warm start all means are within 0.01" in text
-    for name in compare_docs.TOGETHER:
+    for name in compare_docs.RECIPES:
         records = load(ROOT / "results/compare" / name)
         for arm in set(records) - {"nearest"}:
             found = gain(records, arm, "nearest")
@@ -1334,7 +1335,7 @@ def test_on_photographs_nothing_has_beaten_nearest_and_all_means_are_within_a_hu
 
 
 def test_what_the_docs_advise_after_a_fine_tuning_is_what_both_recipes_together_say():
-    loaded = [load(ROOT / "results/compare" / name) for name in compare_docs.TOGETHER]
+    loaded = [load(ROOT / "results/compare" / name) for name in compare_docs.RECIPES]
     found = {
         pair: pooled(gain(records, *pair) for records in loaded)
         for pair in (("dysample", "bilinear"), ("bilinear", "nearest"), ("dysample", "nearest"))
@@ -1357,6 +1358,26 @@ def test_what_the_docs_advise_after_a_fine_tuning_is_what_both_recipes_together_
     assert low["interval"][1] < 0 < high["interval"][0]
     assert "and is within ±0.004 of bilinear: no gain either" in text
     assert outcome(gain(loaded[-1], "dysample:guided", "bilinear")) == "equivalent"
+
+
+def test_what_the_docs_say_of_training_from_scratch_is_what_the_fresh_seeds_say():
+    fresh = load(ROOT / "results/compare/scratch-more")
+    assert all(sorted(runs) == list(range(5, 20)) for runs in fresh.values()), "all that were registered"
+    text = " ".join((ROOT / "docs/accuracy.md").read_text(encoding="utf-8").split())
+    found = {
+        pair: gain(fresh, *pair) for pair in itertools.product(("dysample", "dysample-s"), ("nearest", "bilinear"))
+    }
+    assert {outcome(one) for one in found.values()} == {"not settled"}
+    over = [
+        f"{one['mean']:+.3f} [{one['interval'][0]:+.3f}, {one['interval'][1]:+.3f}] over {base}"
+        for (arm, base), one in found.items()
+        if arm == "dysample"
+    ]
+    assert f"DySample is {' and '.join(over)}" in text
+    small = [f"{one['mean']:+.3f}" for (arm, _), one in found.items() if arm == "dysample-s"]
+    assert f"DySample-S {' and '.join(small)}: half of those leads, or none" in text
+    spread = np.std(found["dysample", "bilinear"]["differences"], ddof=1)
+    assert (1.96 * spread / 0.004) ** 2 == pytest.approx(400, rel=0.1)
 
 
 def test_the_readme_claims_no_gain_that_the_records_do_not_show():
