@@ -55,8 +55,7 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
         f"turn in one process; each round gives one ratio, shown as the median [quartiles] of {settings['rounds']} "
         f"rounds. The milliseconds are each model's own medians: where the machine's speed changed between rounds, "
         f"their quotient is not that ratio, and the ratio is the one to read; compare within a row, not between "
-        f"tables. Offsets have a standard deviation of "
-        f"{settings['offset_spread']} pixels.",
+        f"tables. Offsets have a standard deviation of {settings['offset_spread']} pixels.",
         markdown(runtimes_table(record)),
         *other_sampling(record),
         f"![DySample and the published code beside stock in every runtime; upsamplers by size]({picture})",
