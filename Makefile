@@ -92,4 +92,4 @@ lint: $(VENV)/installed ## Check style, types, workflows and packages
 	$(BIN)/twine check --strict dist/*
 
 clean: ## Remove the environment and what these targets made; trainings of yours stay
-	rm -rf $(VENV) build dist $(RUN) runs/compare runs/stock datasets/digits datasets/compare datasets/trees
+	rm -rf $(VENV) build dist $(RUN) runs/compare/scratch runs/compare/warm runs/stock datasets/digits datasets/compare datasets/trees

@@ -105,8 +105,10 @@ def summary(record: dict[str, Any], runs: dict[str, Any]) -> str:
     """A full record in a few lines, with the ratios of every run of the benchmark, for who has a minute."""
     settings, ratios_of = record["settings"], [run["ratios"] for run in runs["runs"]]
     table = [["runtime", "stock, ms", f"DySample / stock, in {len(ratios_of)} runs"]]
-    for name in SUMMARISED:
-        stock, label = record["model"]["runtimes"][name]["candidates"][STOCK], PRINTED.get(name, name)
+    for name, runtime in record["model"]["runtimes"].items():
+        if name not in SUMMARISED or "candidates" not in runtime:
+            continue
+        stock, label = runtime["candidates"][STOCK], PRINTED.get(name, name)
         table.append([label, cell(stock, "ms"), ", ".join(f"{found[label]:.2f}" for found in ratios_of)])
     return "\n\n".join(
         [

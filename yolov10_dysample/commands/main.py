@@ -6,6 +6,7 @@ but the one that was asked for: ``doctor`` has to run where the others are damag
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -33,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):  # not every encoding of a Windows terminal has an arrow
         sys.stdout.reconfigure(errors="replace")
     if arguments is None:  # as after Ctrl-C, what a command has started ends with it
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        with contextlib.suppress(ValueError):  # in a thread, which gets no signals
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         status = _status(sys.argv[1:] if arguments is None else arguments)
         if sys.stdout:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -112,8 +113,9 @@ def _name(kind: str, settings: dict[str, Any]) -> str:
         if value is True:
             parts.append(name)
         elif value != own.get(name):
-            text = "+".join(map(str, value)) if name == "rows" else f"{value:g}" if name == "rate" else value
-            parts.append(f"{name}={text}")
+            if name == "rate":
+                value = np.format_float_positional(value, trim="-")
+            parts.append(f"{name}={'+'.join(map(str, value)) if name == 'rows' else value}")
     return ":".join(parts)
 
 

@@ -1,6 +1,7 @@
 """What a benchmark is asked to measure: settings that its processes hand on, and the names of all that it can be asked.
 
-It must never import a runtime to find out whether it is there, nor hold a default.
+It must never import a runtime to find out whether it is there, nor hold a default. What onnxruntime was built for, only
+onnxruntime knows.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def why_missing(name: str, device: str) -> str | None:
         return f"not installed: pip install {' '.join(absent)}"
     if device != "cpu" and not RUNTIMES[name].gpu:
         return "runs on the CPU only: use device=cpu"
-    if device != "cpu" and name == "onnx" and importlib.util.find_spec("onnxruntime"):
+    if device != "cpu" and name == "onnx":
         import onnxruntime
 
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
