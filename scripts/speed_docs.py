@@ -60,7 +60,7 @@ def section(record: dict[str, Any], picture: str = "results/speed.png", file: st
         *other_sampling(record),
         f"![DySample and the published code beside stock in every runtime; upsamplers by size]({picture})",
         *_growth_section(record),
-        f"GMACs count the sampling, 4 for each number that comes out, and attention's products. Memory is that of a "
+        f"GMACs count the sampling as 4 for each output value, and attention's products too. Memory is that of a "
         f"whole process ({settings['memory_runs']} fresh ones each). The training step is forward, loss and backward, "
         f"{steps}.",
         markdown(costs_table(record)),
@@ -114,7 +114,8 @@ def summary(record: dict[str, Any], runs: dict[str, Any]) -> str:
         [
             markdown(table),
             f"`{settings['model']}` at {settings['imgsz']} px, batch {settings['batch']}, on a CPU with "
-            f"{settings['threads']} threads. A ratio is the median of {settings['rounds']} interleaved rounds.",
+            f"{settings['threads']} threads. A ratio is the median of {settings['rounds']} interleaved rounds; "
+            "milliseconds are of one run.",
         ]
     )
 

@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -469,6 +470,30 @@ def test_ctrl_c_reaches_the_command_alone_which_ends_the_process_of_a_task(monke
     assert groups != [os.getpgid(0)]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no groups of processes")
+def test_with_a_task_ends_what_it_has_started_itself(monkeypatch):
+    code = """
+import json, subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
+print(json.dumps({"told": ["exporting", 0, 1]}), flush=True)
+sys.stdin.read()
+"""
+    start, (alive, held) = subprocess.Popen, os.pipe()
+
+    def popen(command, **settings):
+        return start([sys.executable, "-c", code], **settings, stdin=subprocess.PIPE, pass_fds=[held])
+
+    def interrupt(*told):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark.subprocess, "Popen", popen)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run_task("format", settings(), interrupt, "torch")
+    os.close(held)
+    assert select.select([alive], [], [], 10)[0], "who has the other end lives on"
+    os.close(alive)
+
+
 def test_a_record_is_written_also_where_nobody_reads_what_is_shown(monkeypatch, tmp_path):
     def closed(record):
         raise BrokenPipeError
@@ -479,6 +504,21 @@ def test_a_record_is_written_also_where_nobody_reads_what_is_shown(monkeypatch, 
     with pytest.raises(BrokenPipeError):
         COMMAND.run(COMMAND.values(["out=speed.json"]))
     assert json.loads(Path("speed.json").read_text()) == {"what was": "measured"}
+
+
+def test_a_record_that_cannot_be_written_is_told_also_where_nobody_reads_what_is_shown(monkeypatch, tmp_path, capfd):
+    def closed(record):
+        raise BrokenPipeError
+
+    def full(record, out):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(speed_report, "terminal", closed)
+    monkeypatch.setattr(benchmark_command, "_measured", lambda *given: {})
+    monkeypatch.setattr(benchmark_command, "_write", full)
+    monkeypatch.chdir(tmp_path)
+    assert main(["benchmark", "out=speed.json"]) == 2
+    assert "could not be written: no space left on device" in capfd.readouterr().err
 
 
 def test_without_rich_one_line_says_how_to_get_it(monkeypatch, capsys):

@@ -76,7 +76,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure(words, unbuffered, python, 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process is not asked to end there")
-def test_a_command_that_is_told_to_end_ends_what_it_started(python, tmp_path):
+def test_a_command_that_is_told_to_end_cleans_up_as_after_ctrl_c(python, tmp_path):
     code = """
 import os, signal, sys
 from yolov10_dysample.commands import main
@@ -85,12 +85,12 @@ def run(arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
     finally:
-        print("ended what it started")
+        print("cleaned up")
 main._status = run
 sys.exit(main.main())
 """
     done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.returncode) == ("ended what it started\n", 128 + signal.SIGTERM)
+    assert (done.stdout, done.returncode) == ("cleaned up\n", 128 + signal.SIGTERM)
 
 
 def test_a_terminal_without_an_arrow_shows_the_rest(python, tmp_path):

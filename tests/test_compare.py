@@ -1379,6 +1379,8 @@ def test_what_the_docs_say_of_training_from_scratch_is_what_the_fresh_seeds_say(
     assert f"DySample is {' and '.join(over)}" in text
     small = [f"{one['mean']:+.3f}" for (arm, _), one in found.items() if arm == "dysample-s"]
     assert f"DySample-S {' and '.join(small)}: two thirds of those leads at most, or none" in text
+    first = load(ROOT / "results/compare/scratch")
+    assert all(one["mean"] <= 2 / 3 * gain(first, *pair)["mean"] for pair, one in found.items())
     spread = np.std(found["dysample", "bilinear"]["differences"], ddof=1)
     assert (1.96 * spread / 0.004) ** 2 == pytest.approx(400, rel=0.1)
 

@@ -510,6 +510,7 @@ def test_an_opset_without_grid_sample_is_refused_with_the_ones_that_have_it(mode
         pytest.param(OURS, {}, id=f"{OURS}-fixed"),
         pytest.param("small", {}, id="small-fixed"),
         pytest.param("small", {"dynamic": True}, id="small-dynamic"),
+        pytest.param("small", {"opset": 11}, id="small-the opset of Hailo"),
         pytest.param("small", {"opset": 12}, id="small-old opset"),
     ],
 )

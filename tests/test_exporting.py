@@ -68,18 +68,18 @@ def test_an_opset_without_grid_sample_is_refused_when_the_model_comes():
 @pytest.mark.parametrize(
     ("switch", "forms"),
     [
-        (None, ("grid_sample", *["gather"] * 4, "x2paddle_gather")),
-        ("", ("grid_sample", *["gather"] * 4, "x2paddle_gather")),
-        ("auto", ("grid_sample", *["gather"] * 4, "x2paddle_gather")),
-        ("gather", (*["gather"] * 5, "x2paddle_gather")),
-        ("grid_sample", ["grid_sample"] * 6),
+        (None, ("grid_sample", *["gather"] * 5, "x2paddle_gather")),
+        ("", ("grid_sample", *["gather"] * 5, "x2paddle_gather")),
+        ("auto", ("grid_sample", *["gather"] * 5, "x2paddle_gather")),
+        ("gather", (*["gather"] * 6, "x2paddle_gather")),
+        ("grid_sample", ["grid_sample"] * 7),
     ],
 )
 def test_a_format_gets_its_own_form_unless_the_switch_says_another(switch, forms, monkeypatch):
     monkeypatch.delenv(SAMPLING_SWITCH, raising=False)
     if switch is not None:
         monkeypatch.setenv(SAMPLING_SWITCH, switch)
-    formats = ("onnx", "openvino", "engine", "litert", "executorch", "paddle")
+    formats = ("onnx", "openvino", "engine", "litert", "executorch", "hailo", "paddle")
     for export_format, form in zip(formats, forms, strict=True):
         exporter = Exporter(format=export_format)
         exporter.model = nn.Sequential(DySample(8))

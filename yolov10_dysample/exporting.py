@@ -35,7 +35,7 @@ TRACED_FORMS_BY_FORMAT = {
     "engine": "gather",  # TensorRT 10.14 to 11.1 compute GridSample wrongly (NVIDIA/TensorRT#4813)
     "litert": "gather",  # writes GridSample out in many ops, and with int8=True computes its places in 8 bits
     "executorch": "gather",  # has a portable kernel for GridSample only, none made for speed
-    "hailo": "gather",  # of models that it takes: Ultralytics writes opset 11 there, which has no GridSample
+    "hailo": "gather",  # Ultralytics writes opset 11 there, which has no GridSample
     "rknn": "gather",  # has no GridSample, nor have the converters of the next two
     "coreai": "gather",
     "paddle": "x2paddle_gather",

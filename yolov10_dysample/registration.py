@@ -267,7 +267,7 @@ def _with_warning_of_other_layers(load: Callable) -> Callable:
 def _changed_layers(source: nn.Sequential, target: nn.Sequential) -> dict[tuple, list[int]]:
     """The rows of DySample layers that give other maps with one's weights in the other, by (setting, before, now).
 
-    A range that was not predicted is what one that is predicted starts with.
+    Plain weights lose nothing where the range is predicted: it starts at the fixed one.
     """
     changed: dict[tuple, list[int]] = {}
     for i, (old, new) in enumerate(zip(source, target, strict=False)):

@@ -5,6 +5,7 @@ It must check everything that it was given before it measures anything, and writ
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import tempfile
@@ -68,11 +69,12 @@ def _run(values: dict[str, Any]) -> int:
     from yolov10_dysample.study.speed_report import terminal
 
     try:
-        files = _write(record, out)
+        files = _write(record, out)  # before it is shown: a closed pipe loses nothing
     except OSError as error:
+        with contextlib.suppress(BrokenPipeError):
+            print(terminal(record), flush=True)
         raise UsageError(f"what is shown above could not be written: {error}") from None
-    finally:  # after writing: a closed pipe loses nothing
-        print(terminal(record))
+    print(terminal(record))
     print(f"\n{', '.join(map(str, files))}")
     return 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -118,7 +119,8 @@ def run_task(task: str, settings: Settings, report: Report, *arguments: str) -> 
                         if "told" in last:
                             report(*last["told"])
             except BaseException:
-                process.kill()
+                # With what it has started itself, a converter say.
+                os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
                 raise
         if process.returncode == 0:
             return last["result"]
