@@ -475,6 +475,7 @@ CHECKOUT_DAMAGE = {
     "yolov10_dysample/dysample.py": "yolov10_dysample: DySample is not available in this process (ModuleNotFoundErr",
     "yolov10_dysample/__init__.py": "`import yolov10_dysample` does not work (AttributeError: ",
     "yolov10_dysample/version.py": "yolov10_dysample: DySample is not available in this process (ModuleNotFoundErr",
+    "yolov10_dysample/errors.py": "yolov10_dysample: DySample is not available in this process (ModuleNotFoundErr",
     "yolov10_dysample/model_files.py": "yolov10_dysample: DySample is not available in this process (ModuleNotFoundErr",
     "yolov10_dysample/commands/probe.py": "damaged: ",
     "configs": "the shipped model YAMLs are missing: " + REINSTALL,

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolov10_dysample.dysample import DySample, start_positions
+from yolov10_dysample.errors import described
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -332,10 +333,7 @@ def predict_by_copy(
         quiet = dict.fromkeys(("verbose", "save", "save_txt", "save_crop", "show", "visualize", "augment"), False)
         results: Sequence[Result] = model.predict(_literally(source), imgsz=imgsz, conf=conf, **quiet)
     except Exception as error:  # of Ultralytics, of OpenCV, of a head that is not theirs
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{model_name(model)} cannot predict on the source: {type(error).__name__}: {reason}"
-        ) from error
+        raise ValueError(f"{model_name(model)} cannot predict on the source: {described(error)}") from error
     finally:
         model.model, model.predictor = network, predictor
     if len(results) != 1:

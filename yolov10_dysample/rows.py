@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from yolov10_dysample.dysample import MAX_SCALE, DySample
+from yolov10_dysample.errors import described
 
 __all__ = [
     "ROW_NAME",
@@ -75,7 +76,7 @@ def find_parser_fault(parse_model: Callable[..., tuple[nn.Sequential, list[int]]
         layers, _ = parse_model(with_checked_rows(model), 4, verbose=False)
         widths = [layer.in_channels for layer in layers if isinstance(layer, DySample)]
     except Exception as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return described(error)
     return None if widths == [4, 4, 4] else f"three rows of 4 channels were built with {widths}"
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import nn
 
 from yolov10_dysample.dysample import DySample
+from yolov10_dysample.errors import described
 from yolov10_dysample.files import write_whole
 
 if TYPE_CHECKING:
@@ -211,8 +212,6 @@ def _keep(host: Trainer | Validator, step: Callable[[OffsetDiary, Any], None]) -
 
 
 def _give_up(error: Exception) -> None:
-    reason = " ".join(str(error).split())
     _logger.warning(
-        f"{NAME} are left out of this training, which goes on: {type(error).__name__}: {reason}. "
-        f"{SWITCH}=0 switches them off."
+        f"{NAME} are left out of this training, which goes on: {described(error)}. {SWITCH}=0 switches them off."
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yolov10_dysample.commands.keys import Command, Key, UsageError, nearest, several, whole
+from yolov10_dysample.errors import described
 from yolov10_dysample.study.packages import require_packages
 from yolov10_dysample.study.settings import known_device
 
@@ -124,7 +125,7 @@ def _run(values: dict[str, Any]) -> int:
                 try:
                     measure_latency(out, runs, comparison, report)
                 except Exception as error:  # the report shows what was trained, with or without it
-                    report(f"latency is not measured: {type(error).__name__}: {error}")
+                    report(f"latency is not measured: {described(error)}")
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, several, whole
+from yolov10_dysample.errors import described
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.model_files import find_stock, means_dysample
 
@@ -101,7 +102,7 @@ def _build_notes(text: str, file: str) -> list[str]:
     except RowError:
         raise
     except Exception as error:  # the rest of the model is its author's and Ultralytics'
-        return [f"not tried out, since the model cannot be built here ({type(error).__name__}: {error})"]
+        return [f"not tried out, since the model cannot be built here ({described(error)})"]
     return []
 
 

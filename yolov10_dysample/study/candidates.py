@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from yolov10_dysample.convert import convert_rows
 from yolov10_dysample.dysample import DySample
+from yolov10_dysample.errors import one_line
 from yolov10_dysample.model_files import SUFFIX, find_stock
 from yolov10_dysample.rows import has_dysample_rows
 from yolov10_dysample.study.operators import published_copy, spread_all_offsets
@@ -90,7 +91,7 @@ def _of_yaml(file: Path, folder: Path) -> Twins:
         if has_dysample_rows(model):
             raise ValueError("some of its rows are DySample already; write nn.Upsample in all of them")
     except (yaml.YAMLError, ValueError) as error:  # among them what is not UTF-8
-        raise ValueError(f"must be a model YAML that upsamples, got {file}: {_one_line(error)}") from None
+        raise ValueError(f"must be a model YAML that upsamples, got {file}: {one_line(error)}") from None
     twin = folder / f"{file.stem}{SUFFIX}.yaml"  # Ultralytics takes the model's size from the beginning of its name
     twin.write_text(yaml.safe_dump(converted, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return Twins(file.stem, str(file.resolve()), str(twin.resolve()), False, _head(_opened(str(twin), str(file))))
@@ -108,7 +109,7 @@ def _of_checkpoint(file: Path, folder: Path) -> Twins:
     try:
         use_dysample(yolo, init="bilinear")
     except ValueError as error:
-        raise ValueError(f"must be a model that upsamples, got {file}: {_one_line(error)}") from None
+        raise ValueError(f"must be a model that upsamples, got {file}: {one_line(error)}") from None
     return Twins(file.stem, own, _saved(yolo, folder / f"{file.stem}{SUFFIX}.pt"), False, _head(yolo))
 
 
@@ -140,7 +141,7 @@ def _opened(path: str, asked: str) -> Any:
         yolo = _as_yolo_opens(path)
         _head(yolo)
     except Exception as error:  # whatever Ultralytics and unpickling raise for a file that is no model
-        raise ValueError(f"must be a model that Ultralytics can build, got {asked}: {_one_line(error)}") from None
+        raise ValueError(f"must be a model that Ultralytics can build, got {asked}: {one_line(error)}") from None
     return yolo
 
 
@@ -152,10 +153,6 @@ def _saved(yolo: Any, file: Path) -> str:
     # Not yolo.save(), which rounds the weights to half precision: both models are to have the same ones.
     torch.save({"model": copy.deepcopy(yolo.model), "train_args": (yolo.ckpt or {}).get("train_args", {})}, file)
     return str(file.resolve())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def predicting_candidates(settings: Settings) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolov10_dysample.dysample import VARIANTS, DySample
+from yolov10_dysample.errors import described
 from yolov10_dysample.study.exports import OPSET, open_onnx
 from yolov10_dysample.study.model_cost import count_operations
 from yolov10_dysample.study.settings import ADAPTED, OFFSET_SPREAD, OURS, PUBLISHED, Settings
@@ -150,9 +151,8 @@ def load_published(reference: str) -> Callable[..., nn.Module]:
         spec.loader.exec_module(module)  # type: ignore[union-attr]
         return module.DySample
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
-            f"must be a Python file with the published class DySample, got {reference}: {reason}"
+            f"must be a Python file with the published class DySample, got {reference}: {described(error)}"
         ) from None
 
 
