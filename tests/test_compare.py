@@ -553,6 +553,12 @@ def test_precision_at_high_overlap_and_on_places_never_trained_on_are_reported_w
     assert "the means differ by at most 0.060 there, and 0.120 on val." in text
 
 
+def test_a_report_names_the_first_and_the_last_day_of_its_runs(folder):
+    assert "(median), 2026-01-01, CPU;" in compare_report.report(folder)
+    append_line(folder / "records.jsonl", record(0.4, 5, "nearest", date="2026-01-03T07:00:00+00:00"))
+    assert "(median), 2026-01-01 to 2026-01-03, CPU;" in compare_report.report(folder)
+
+
 def test_records_that_are_no_pairs_are_not_reported(folder):
     append_line(folder / "records.jsonl", record(0.4, 2, "dysample", data="other"))
     with pytest.raises(ValueError, match=r"seed 2 in .* must start alike and see the same data"):
@@ -1353,6 +1359,10 @@ def test_what_the_docs_advise_after_a_fine_tuning_is_what_both_recipes_together_
     assert f"together ({found['dysample', 'nearest']['n']} pairs, pooled afterwards)" in text
     assert "learning them shows no gain over leaving them at their start" in text
     assert gain(loaded[-1], "dysample", "dysample:frozen")["mean"] < 0
+    starts = gain(loaded[-1], "dysample:init=nearest", "dysample")
+    assert (outcome(starts), starts["n"]) == ("not settled", 20)
+    low, high = starts["interval"]
+    assert f"less the bilinear one: {starts['mean']:+.3f} [{low:+.3f}, {high:+.3f}], 20 pairs" in text
     low, high = (
         gain(records, "dysample", "nearest", precision(name))
         for records, name in zip(loaded[::-1], ("AP75", "large"), strict=True)

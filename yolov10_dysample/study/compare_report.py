@@ -257,9 +257,11 @@ def conditions(folders: Sequence[Path], records: Records) -> str:
     stated = "; ".join(", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in sorted(versions))
     revisions = ", ".join(sorted({run["revision"] for run in runs}))
     machines = ", ".join(sorted({run["machine"]["cpu"] for run in runs}))
+    first, last = (one(run["date"] for run in runs)[:10] for one in (min, max))
+    days = first if first == last else f"{first} to {last}"
     return (
         f"{on}, {start}, `{settings}`: {len(runs)} runs of {minutes:.1f} minutes (median), "
-        f"{min(run['date'] for run in runs)[:10]}, {machines}; {stated}; revision {revisions}."
+        f"{days}, {machines}; {stated}; revision {revisions}."
     )
 
 
