@@ -861,7 +861,7 @@ def test_from_a_wheel_alone_it_ends_well_and_says_that_the_published_code_is_lef
     printed = warm_shell(command, cwd=tmp_path)
     assert "the published code is left out" in printed
     files = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
-    assert files == {"runs/benchmark/yolov10n.json", "runs/benchmark/yolov10n.png"}
+    assert files == {"runs/benchmark/yolov10n.json", "runs/benchmark/yolov10n.png"}, "next time another name is free"
     record = json.loads((tmp_path / "runs/benchmark/yolov10n.json").read_text())
     assert record["settings"]["reference"] is None
     assert record["revision"] == "not a git checkout"

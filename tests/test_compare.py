@@ -38,6 +38,7 @@ from yolov10_dysample.study.guidance import set_guidance
 from yolov10_dysample.study.json_files import append_line, append_once, read_lines, write_json
 from yolov10_dysample.study.paired import gain, last, load, outcome, paired, pooled, precision
 from yolov10_dysample.study.progress import Reporter
+from yolov10_dysample.study.records import environment_record
 from yolov10_dysample.study.schedule import carry_out_all
 from yolov10_dysample.study.tables import between
 from yolov10_dysample.study.training import dysample_layers, train
@@ -199,6 +200,28 @@ def test_how_offsets_learn_changes_nothing_but_them(digits, tmp_path, monkeypatc
         first, second = ([kept[one].model[i].conv.weight for one in ("nearest", name)] for i in (0, 1))
         assert torch.equal(*first), "what the user froze stays frozen as well"
         assert name == frozen or not torch.equal(*second)
+
+
+@pytest.mark.slow
+def test_a_run_whose_first_epoch_ultralytics_begins_again_with_half_the_batch_fails_with_the_cure(
+    digits, tmp_path, monkeypatch
+):
+    from ultralytics.nn.tasks import DetectionModel
+
+    plain, begun = DetectionModel.loss, []
+
+    def loss(self, *arguments, **keywords):
+        begun.append(self)
+        if len(begun) == 1:
+            raise RuntimeError("CUDA out of memory")
+        return plain(self, *arguments, **keywords)
+
+    monkeypatch.setattr(DetectionModel, "loss", loss)
+    monkeypatch.chdir(tmp_path)
+    one = a_run(tmp_path / "out", data=digits)._replace(settings={"imgsz": 64, "epochs": 1, "batch": 8, "workers": 0})
+    with pytest.raises(RuntimeError, match=r"begins epoch 1 again, .*: that is no pair; lower batch, or lr0"):
+        train(one)
+    assert one.record() == {}
 
 
 def test_guidance_starts_as_plain_dysample_draws_nothing_and_takes_the_map_that_is_joined_next():
@@ -549,7 +572,7 @@ def test_precision_at_high_overlap_and_on_places_never_trained_on_are_reported_w
     assert "| upsampling | AP75 | less nearest's | AP small" in text
     assert "| dysample | 0.220 ± 0.016 | **+0.120" in text
     assert "| dysample | 0.260 ± 0.008 | **+0.060" in text.partition("on the test split")[2]
-    assert "lower on the test split by 0.200 to 0.260." in text
+    assert "on the test split less that on val: -0.260 to -0.200." in text
     assert "the means differ by at most 0.060 there, and 0.120 on val." in text
 
 
@@ -557,6 +580,16 @@ def test_a_report_names_the_first_and_the_last_day_of_its_runs(folder):
     assert "(median), 2026-01-01, CPU;" in compare_report.report(folder)
     append_line(folder / "records.jsonl", record(0.4, 5, "nearest", date="2026-01-03T07:00:00+00:00"))
     assert "(median), 2026-01-01 to 2026-01-03, CPU;" in compare_report.report(folder)
+
+
+def test_a_run_whose_training_is_not_on_record_any_more_is_trained_again_and_not_reported_until_then(folder):
+    """What the error about a spoilt line says to do."""
+    append_line(folder / "records.jsonl", {"arm": "nearest", "seed": 9, "sizes": {"all": 0.3}, "offsets": {}})
+    assert 9 not in load(folder)["nearest"]
+    one = a_run(folder, seed=9)
+    one.weights.parent.mkdir()
+    one.weights.touch()
+    assert not one.is_trained
 
 
 def test_records_that_are_no_pairs_are_not_reported(folder):
@@ -612,6 +645,8 @@ WORDS = [
     ),
     (["data=d.yaml", "arms=dysample:rows=12"], "row 12 of yolov10n.yaml is Concat, not nn.Upsample"),
     (["data=d.yaml", "seeds=4-1"], "seeds must be whole numbers or ranges"),
+    (["data=d.yaml", "seeds=4294967296"], "seeds must be at most 4294967295, and 10000 of them at most, got '42949"),
+    (["data=d.yaml", "seeds=0-10000"], "seeds must be at most 4294967295, and 10000 of them at most, got '0-10000'"),
     (["data=d.yaml", "device=7"], "device must be cpu, or the index of one of this machine"),
     (["data=d.yaml", "arms=dysample:rows=11:rows=14"], "arms must have every setting once, got 'dysample:rows=11:r"),
     (["data=d.yaml", "shard=3/2"], "shard must be a part and how many there are, such as 1/4 to 4/4, got '3/2'"),
@@ -683,6 +718,12 @@ def test_without_ray_it_names_the_line_that_installs_it(digits, tmp_path, monkey
     monkeypatch.setitem(sys.modules, "ray", None)
     says = 'ray cannot be imported; run: pip install "yolov10-dysample[ray]"'
     assert says in refused([f"data={digits}", "ray=auto"], tmp_path, monkeypatch, capsys)
+
+
+def test_a_folder_on_a_drive_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    with pytest.raises(ValueError, match=r"out must be a folder that can be written, got 'x'; / is missing"):
+        checks.check_out(Path("x"), 1, 1, 1)
 
 
 def test_a_disk_too_small_for_the_weights_of_all_runs_stops_it(digits, tmp_path, monkeypatch, capsys):
@@ -777,6 +818,13 @@ def test_a_report_is_written_again_from_records_alone(folder, capsys):
     assert (folder / "report.png").is_file()
 
 
+def test_a_report_that_cannot_be_written_is_one_line(folder, capsys):
+    (folder / "report.md").mkdir()
+    assert main(["compare", f"report={folder}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "report cannot be written: " in line
+
+
 def test_no_report_is_written_if_one_of_several_cannot_be(both_directions, capsys):
     first, second = both_directions
     append_line(second / "records.jsonl", record(0.4, 2, "bilinear", data="other"))
@@ -854,6 +902,24 @@ def test_latency_of_runs_on_gpus_is_left_out_where_there_is_none_and_does_not_st
     assert "| dysample | 5 |" in compare_report.write_report(folder)
 
 
+def test_latency_is_that_of_the_size_that_ultralytics_has_rounded_the_images_to(tmp_path, monkeypatch):
+    from ultralytics import YOLO
+
+    monkeypatch.setattr(scoring, "ROUNDS", 1)
+    YOLO("yolov10n.yaml").save(tmp_path / "nearest.pt")
+    found = scoring.measure_latency({"nearest": tmp_path / "nearest.pt"}, 50, "cpu", lambda done, rounds: None)
+    assert found["imgsz"] == 64
+
+
+def test_a_record_names_the_gpu_that_the_work_is_done_on_and_starts_none_for_a_cpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    asked = []
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: asked.append(device) or f"the GPU {device}")
+    assert environment_record("cpu")["machine"]["gpu"] is None
+    assert not asked
+    assert environment_record("cuda:1")["machine"]["gpu"] == "the GPU cuda:1"
+
+
 def test_latency_that_cannot_be_measured_does_not_stop_the_report(folder, digits, monkeypatch, capsys):
     for arm in ("nearest", "dysample"):
         weights = a_run(folder, arm).weights
@@ -909,6 +975,12 @@ def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(fold
     assert [shard.name for shard in shards] == ["shard-1-of-2", "shard-2-of-2"]
     assert comparison.by_comparison([Path("parts"), folder]) == [shards, [folder]]
     assert comparison.by_comparison([Path("parts"), Path("parts").resolve(), shards[0]]) == [shards]
+    shutil.copy(folder / "records.jsonl", "parts")
+    with pytest.raises(
+        ValueError, match=r"got 'parts', which has records of its own and of shards; name the shards: pa"
+    ):
+        comparison.by_comparison([Path("parts")])
+    Path("parts/records.jsonl").unlink()
     lines = (shards[0] / "records.jsonl").read_text()
     assert '"device": "cpu"' in lines
     for device, alike in (("null", True), ('"gpu"', False)):  # of before it was noted; of another machine
@@ -1161,6 +1233,9 @@ def test_a_spoilt_line_in_the_middle_is_named(tmp_path):
     file.write_text('{"seed": 0}\n{"se\n{"seed": 1}\n')
     with pytest.raises(ValueError, match=r"records.jsonl must have one JSON record a line, got .*se' in line 2"):
         read_lines(file)
+    file.write_text('{"comp\n{"seed": 1}\n')
+    with pytest.raises(ValueError, match=r"in line 1; restore it$"):  # it says what all the others are of
+        read_lines(file)
 
 
 def test_what_is_no_number_is_null(tmp_path):
@@ -1367,7 +1442,15 @@ def test_what_the_docs_advise_after_a_fine_tuning_is_what_both_recipes_together_
         gain(records, "dysample", "nearest", precision(name))
         for records, name in zip(loaded[::-1], ("AP75", "large"), strict=True)
     )
-    assert f"(AP75 less nearest's: {low['mean']:+.3f} at the gentler rate; large objects: {high['mean']:+.3f}" in text
+    assert (
+        f"(DySample's AP75 less nearest's: {low['mean']:+.3f} at the gentler rate, where bilinear, `guided` and" in text
+    )
+    assert f"lose as much; large objects: {high['mean']:+.3f}" in text
+    lost = {
+        arm: gain(loaded[-1], arm, "nearest", precision("AP75"))
+        for arm in ("bilinear", "dysample:guided", "dysample:init=nearest")
+    }
+    assert all(abs(one["mean"] - low["mean"]) < 0.002 and one["interval"][1] < 0 for one in lost.values())
     assert low["interval"][1] < 0 < high["interval"][0]
     assert "and is within ±0.004 of bilinear: no gain either" in text
     assert outcome(gain(loaded[-1], "dysample:guided", "bilinear")) == "equivalent"

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["write_all", "write_whole"]
+__all__ = ["next_free", "write_all", "write_whole"]
+
+
+def next_free(path: Path) -> Path:
+    """The path itself, or with the first number behind its name under which there is nothing yet.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "model.json").touch()
+        ...     [next_free(Path(folder) / name).name for name in ("model.json", "other.json")]
+        ['model2.json', 'other.json']
+    """
+    names = itertools.chain([path.name], (f"{path.stem}{n}{path.suffix}" for n in itertools.count(2)))
+    return next(free for name in names if not (free := path.with_name(name)).exists())
 
 
 def write_whole(file: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, one_of, several, whole
-from yolov10_dysample.files import write_whole
+from yolov10_dysample.files import next_free, write_whole
 from yolov10_dysample.study.packages import require_packages
 from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, ON_REQUEST, PARTS, RUNTIMES, Settings, known_device
 
@@ -62,7 +62,7 @@ def _run(values: dict[str, Any]) -> int:
                 f"a training step is measured for models that end in {' or '.join(HEADS)}, and {values['model']} ends "
                 f"in {twins.head}; add skip=train"
             )
-        out = values["out"] or Path("runs/benchmark", f"{twins.name}.json")
+        out = values["out"] or next_free(Path("runs/benchmark", f"{twins.name}.json"))
         _check_out(out)
         with Reporter() as report:
             record = _measured(values, twins, report)
@@ -177,7 +177,12 @@ KEYS = (
         f"Python file with the published DySample, to measure it too; default {REFERENCE} where that is",
         _reference,
     ),
-    Key("out", "record to write, with a plot beside it; default runs/benchmark/<model>.json", _record_file),
+    Key(
+        "out",
+        "record to write, with a plot beside it; default: runs/benchmark/<model>.json, or where that is taken "
+        "<model>2.json and so on",
+        _record_file,
+    ),
 )
 
 COMMAND = Command(

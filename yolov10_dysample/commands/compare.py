@@ -25,6 +25,7 @@ __all__ = ["COMMAND"]
 
 MODULES = ("faster_coco_eval", "filelock", "matplotlib", "rich", "scipy")
 DEFAULT_MODEL = "yolov10n.yaml"
+MAX_SEED, MAX_SEEDS = 2**32 - 1, 10_000  # NumPy's, and more than anybody can train
 
 
 def _arm_name(text: str) -> str:
@@ -40,6 +41,8 @@ def _seeds(text: str) -> list[int]:
         last = last if dash else first
         if not first.isdecimal() or not last.isdecimal() or int(last) < int(first):
             raise ValueError(f"must be whole numbers or ranges, such as 0-4 or 0,3,7, got {text!r}")
+        if int(last) > MAX_SEED or int(last) - int(first) >= MAX_SEEDS:
+            raise ValueError(f"must be at most {MAX_SEED}, and {MAX_SEEDS} of them at most, got {text!r}")
         seeds += range(int(first), int(last) + 1)
     return list(dict.fromkeys(seeds))
 
@@ -129,7 +132,13 @@ def _run(values: dict[str, Any]) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    print(write_report(out))
+    try:
+        text = write_report(out)
+    except OSError as error:
+        again = f"yolov10-dysample compare report={out}"
+        print(f"all runs are on record, but not their report: {described(error)}; {again} writes it", file=sys.stderr)
+        return 1
+    print(text)
     print(f"written to {out / 'report.md'} and {out / 'report.png'}")
     return 0
 
@@ -160,7 +169,10 @@ def _report(values: dict[str, Any]) -> int:
     for folders in comparisons:  # what cannot be reported stops it before anything is written
         report(*folders)
     for folders in comparisons:
-        print(write_report(*folders))
+        try:
+            print(write_report(*folders))
+        except OSError as error:
+            raise ValueError(f"report cannot be written: {described(error)}") from None
     if len(comparisons) > 1:
         print(pooled_report(comparisons))
     return 0

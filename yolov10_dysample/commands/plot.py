@@ -6,7 +6,6 @@ It opens the models and names the folder; the drawing is in ``plot``. It must wr
 from __future__ import annotations
 
 import contextlib
-import itertools
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yolov10_dysample.commands.keys import Command, Key, UsageError, number, whole
+from yolov10_dysample.files import next_free
 
 __all__ = ["COMMAND"]
 
@@ -49,7 +49,7 @@ def _plotted(
         warnings.simplefilter("ignore")
         opened = {key: _opened(key, file) for key, file in files.items()}
         fields, pictures = plot.draw(opened["weights"], source, imgsz, opened.get("other"), conf)
-    return fields, plot.write(pictures, out or _next_free(FOLDER))
+    return fields, plot.write(pictures, out or next_free(FOLDER))
 
 
 def _check_weights(key: str, file: Path) -> None:
@@ -79,11 +79,6 @@ def _quiet_ultralytics() -> Iterator[None]:
         yield
     finally:
         LOGGER.setLevel(level)
-
-
-def _next_free(folder: Path) -> Path:
-    names = itertools.chain([folder.name], (f"{folder.name}{n}" for n in itertools.count(2)))
-    return next(path for name in names if not (path := folder.with_name(name)).exists())
 
 
 COMMAND = Command(

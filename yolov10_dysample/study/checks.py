@@ -159,7 +159,11 @@ def check_out(out: Path, parameters: int, runs: int, parallel: int) -> None:
     Raises:
         ValueError: If it cannot, or the disk is too small.
     """
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    there = next((folder for folder in (out, *out.absolute().parents) if folder.exists()), None)
+    if there is None:
+        raise ValueError(
+            f"out must be a folder that can be written, got {str(out)!r}; {out.absolute().anchor} is missing"
+        )
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"out must be a folder that can be written, got {str(out)!r}; {there} is not")
     needed = parameters * (STRIPPED * runs + IN_TRAINING * min(parallel, runs))

@@ -127,7 +127,7 @@ def unseen_table(records: Records) -> Table:
 
 
 def place(records: Records) -> str:
-    """How much lower precision is on the test split than on val, beside what upsampling changes."""
+    """By how much precision differs between the test split and val, beside what upsampling changes."""
     means = {
         arm: [[v for run in runs.values() if (v := precision("all", scores)(run)) is not None] for scores in SCORES]
         for arm, runs in records.items()
@@ -135,10 +135,10 @@ def place(records: Records) -> str:
     known = [[statistics.fmean(values) for values in pair] for pair in means.values() if all(pair)]
     if len(known) < 2:
         return ""
-    lower = [val - test for val, test in known]
+    shifts = [test - val for val, test in known]
     apart = [max(values) - min(values) for values in zip(*known, strict=True)]
     return (
-        f"Val against test: {MAP} is lower on the test split by {min(lower):.3f} to {max(lower):.3f}. Between "
+        f"{MAP} on the test split less that on val: {min(shifts):+.3f} to {max(shifts):+.3f}. Between "
         f"upsamplings the means differ by at most {apart[1]:.3f} there, and {apart[0]:.3f} on val."
     )
 

@@ -169,7 +169,7 @@ class Run(NamedTuple):
     def is_trained(self) -> bool:
         """Whether nothing is left to train: it is scored, or can be from its weights."""
         record = self.record()
-        return is_scored(record) or bool(record and self.weights.is_file())
+        return is_scored(record) or bool("epochs" in record and self.weights.is_file())
 
 
 class Known(NamedTuple):
@@ -208,7 +208,12 @@ def by_comparison(folders: Sequence[Path]) -> list[list[Path]]:
     seen: set[Path] = set()
     for named in folders:
         shards = [file.parent for file in sorted(named.glob(f"shard-*/{RECORDS}"))]
-        for folder in [named] if (named / RECORDS).is_file() else shards or [named]:
+        if shards and (named / RECORDS).is_file():
+            raise ValueError(
+                f"must be comparisons or their shards, got '{named}', which has records of its own and of shards; "
+                f"name the shards: {','.join(map(str, shards))}"
+            )
+        for folder in shards or [named]:
             if folder.resolve() in seen:
                 continue
             seen.add(folder.resolve())
@@ -229,7 +234,7 @@ def by_comparison(folders: Sequence[Path]) -> list[list[Path]]:
 
 def is_scored(record: dict[str, Any]) -> bool:
     """Whether a run has all that a report shows."""
-    return "sizes" in record
+    return record.keys() >= {"epochs", "sizes"}  # the line of one of them may have been lost
 
 
 def default_folder(data: str, model: str, warm_start: str | None) -> Path:

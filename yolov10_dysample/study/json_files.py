@@ -103,9 +103,9 @@ def _parsed(file: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         return json.loads(line)
     except ValueError:
+        cure = "restore it" + (", or delete that line: the same command then makes its run again" if number > 1 else "")
         raise ValueError(
-            f"{file} must have one JSON record a line, got {line[:40]!r} in line {number}; restore it, or delete that "
-            "line: the same command then makes its run again"
+            f"{file} must have one JSON record a line, got {line[:40]!r} in line {number}; {cure}"
         ) from None
 
 

@@ -15,13 +15,13 @@ import torch
 from yolov10_dysample.study.settings import ON_REQUEST, RUNTIMES
 from yolov10_dysample.study.statistics import rounded
 
-__all__ = ["PACKAGES", "environment_record"]
+__all__ = ["PACKAGES", "environment_record", "gpu_name"]
 
 PACKAGES = ("yolov10-dysample", "ultralytics", "torch", "onnx", "onnxruntime", "openvino", "ncnn", "pnnx", "MNN")
 
 
-def environment_record() -> dict[str, Any]:
-    """Date, revision, machine and versions, as every record has them."""
+def environment_record(device: Any = None) -> dict[str, Any]:
+    """Date, revision, machine and versions, as every record has them; ``device`` is where the work is done."""
     versions = {}
     rare = [package for runtime in ON_REQUEST for package in RUNTIMES[runtime].modules.values()]
     for name in (*PACKAGES, *rare):
@@ -36,12 +36,22 @@ def environment_record() -> dict[str, Any]:
         "machine": {
             "cpu": _cpu_name(),
             "cores": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "gpu": gpu_name(device),
             "system": f"{platform.system()} {platform.machine()}",
             "load_at_start": rounded(os.getloadavg()[0]) if hasattr(os, "getloadavg") else None,
         },
         "versions": {"python": platform.python_version(), **versions},
     }
+
+
+def gpu_name(device: Any = None) -> str | None:
+    """What the GPU of a device is called, or torch's current one; None for a CPU, or where there is none.
+
+    It starts CUDA, and then ``CUDA_VISIBLE_DEVICES``, by which older Ultralytics chooses a GPU, is read no more.
+    """
+    if not torch.cuda.is_available() or (device is not None and torch.device(device).type != "cuda"):
+        return None
+    return torch.cuda.get_device_name(device)
 
 
 def _revision() -> str:

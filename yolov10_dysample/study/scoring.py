@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -213,13 +214,15 @@ def measure_latency(
     """Milliseconds of every arm's model, one image at a time, by its weights; the ratios are to the first arm's."""
     from ultralytics import YOLO
 
-    environment = environment_record()  # before its own load
     place = torch_device(device)
+    environment = environment_record(place)  # before its own load
     layout = predicting_format(place)
+    models: dict[str, Any] = {name: YOLO(file).model for name, file in weights.items()}
+    stride = max(32, *(int(model.stride.max()) for model in models.values()))
+    imgsz = math.ceil(imgsz / stride) * stride  # as the trainer has rounded it
     image = torch.rand(1, 3, imgsz, imgsz).to(place, memory_format=layout)
     calls = {}
-    for name, file in weights.items():
-        model: Any = YOLO(file).model
+    for name, model in models.items():
         model = model.eval().fuse(verbose=False).float().to(place, memory_format=layout)
         calls[name] = functools.partial(model, image)
     times = time_interleaved(calls, ROUNDS, place, tell)

@@ -20,7 +20,7 @@ from yolov10_dysample.dysample import DySample
 from yolov10_dysample.study.arms import Arm, fold_rates, freeze_setting, parse_arm, set_rate, with_arm
 from yolov10_dysample.study.comparison import EPOCH_MARK, MAP, MAP50, Run, same_as_its_pair
 from yolov10_dysample.study.guidance import set_guidance
-from yolov10_dysample.study.records import environment_record
+from yolov10_dysample.study.records import environment_record, gpu_name
 
 __all__ = ["dysample_layers", "train"]
 
@@ -30,7 +30,8 @@ def train(run: Run) -> None:
     from ultralytics import YOLO
 
     torch.set_num_threads(run.threads)  # Ultralytics set its own number when it was imported
-    start, environment = time.monotonic(), environment_record()  # before its own load
+    start = time.monotonic()
+    environment = environment_record("cpu")  # before its own load, and before Ultralytics has chosen a GPU
     shutil.rmtree(run.unfinished, ignore_errors=True)  # what a killed run left
     model: Any = YOLO(run.model)
     arm = parse_arm(run.arm)
@@ -51,6 +52,7 @@ def train(run: Run) -> None:
         patience=0,
         **{**run.settings, **frozen},
     )
+    environment["machine"]["gpu"] = gpu_name(model.trainer.device)
     last = run.unfinished / "weights" / "last.pt"
     trained: Any = YOLO(last)
     run.weights.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +86,7 @@ def _fold(weights: Path) -> None:
 def _trainer(model: Any, run: Run, arm: Arm, rows: dict[str, Any], history: dict[str, Any]) -> type:
     """Ultralytics' own trainer of a model, with the arm in its rows and with notes in ``history``."""
     order = hashlib.sha256()
+    begun: set[int] = set()
 
     class Trainer(model._smart_load("trainer")):  # type: ignore[misc]
         def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
@@ -106,6 +109,14 @@ def _trainer(model: Any, run: Run, arm: Arm, rows: dict[str, Any], history: dict
             # As `yolo val` does it, of a copy, which is fused: the trainer's own validator wants a loss to go on from.
             history["before"] = _validation_metrics(trainer.get_validator()(model=copy.deepcopy(trainer.ema.ema)))
 
+    def before_epoch(trainer: Any) -> None:
+        if trainer.epoch in begun:
+            raise RuntimeError(
+                f"Ultralytics begins epoch {trainer.epoch + 1} again, with other images or a smaller batch, since "
+                "memory ran out or the loss was not a number: that is no pair; lower batch, or lr0"
+            )
+        begun.add(trainer.epoch)
+
     def after_epoch(trainer: Any) -> None:
         done = trainer.epoch + 1
         if len(history["epochs"]) < done <= trainer.epochs:  # called once more at the end, with the best weights
@@ -114,6 +125,7 @@ def _trainer(model: Any, run: Run, arm: Arm, rows: dict[str, Any], history: dict
             print(f"{EPOCH_MARK} {done} {trainer.epochs} {history['epochs'][-1][MAP]:.3f}", flush=True)
 
     model.add_callback("on_train_start", before_training)
+    model.add_callback("on_train_epoch_start", before_epoch)
     model.add_callback("on_fit_epoch_end", after_epoch)
     return Trainer
 
