@@ -196,16 +196,17 @@ def test_what_is_wrong_is_said_without_a_traceback_and_the_exit_status_is_1(case
 
 
 @pytest.mark.parametrize(
-    ("switch", "where"),
+    ("switch", "value", "where"),
     [
-        ("YOLOV10_DYSAMPLE_AUTOLOAD", "stubbed"),
-        ("TORCH_DEVICE_BACKEND_AUTOLOAD", "stubbed"),
-        pytest.param("TORCH_DEVICE_BACKEND_AUTOLOAD", "real", marks=pytest.mark.slow),
+        ("YOLOV10_DYSAMPLE_AUTOLOAD", "0", "stubbed"),
+        ("TORCH_DEVICE_BACKEND_AUTOLOAD", "0", "stubbed"),
+        ("TORCH_DEVICE_BACKEND_AUTOLOAD", "off", "stubbed"),
+        pytest.param("TORCH_DEVICE_BACKEND_AUTOLOAD", "", "real", marks=pytest.mark.slow),
     ],
 )
-def test_a_switch_that_turns_it_off_is_named(switch, where, request):
-    output = request.getfixturevalue(where)(ok=False, **{switch: "0"})
-    assert f"off: {switch}=0 in the environment" in output
+def test_a_switch_that_turns_it_off_is_named(switch, value, where, request):
+    output = request.getfixturevalue(where)(ok=False, **{switch: value})
+    assert f"off: {switch}={value} in the environment" in output
     assert "not by itself, but `import yolov10_dysample` does it" in output
     assert f"problem: autoload is off: unset {switch}\n" in output
 

@@ -587,7 +587,7 @@ def test_gathers_keep_every_place_to_a_hundredth_of_a_pixel_where_all_is_rounded
 #: What X2Paddle 1.6 converts of what a trace may hold: by its op mapper, and by exports that ran (results/formats.md).
 X2PADDLE_OPS = """
     Int ScalarImplicit _convolution add arange cat chunk clamp div expand flatten floor_divide index lt max min mul
-    permute pixel_shuffle reshape sigmoid size slice split sub to unsqueeze view
+    permute pixel_shuffle reshape sigmoid size slice split sub to type_as unsqueeze view
 """
 
 

@@ -558,6 +558,25 @@ def layer_nodes(folder, form, dynamic, **settings):
     return [node.op_type for node in onnxslim.slim(file).graph.node]
 
 
+@pytest.mark.parametrize("form", TRACED_FORMS)
+@pytest.mark.parametrize("settings", [{}, {"style": "pl"}, {"dyscope": True}, {"init": "nearest"}], ids=str)
+def test_a_trace_runs_on_other_devices_and_in_other_precisions_than_the_one_it_was_made_in(form, settings):
+    """`yolo export` traces on the CPU, and `yolo predict` takes a GPU if there is one, or half=True."""
+    layer = DySample(32, **settings).eval()
+    layer.traced_form = form
+    x = torch.rand(2, 32, 4, 6)
+    traced = torch.jit.trace(layer, x, check_trace=False)
+    graph = traced.inlined_graph
+    devices = [node for node in graph.findAllNodes("prim::Constant") if str(node.output().type()) == "Device"]
+    made_there = [use.user for node in devices for use in node.output().uses()]
+    assert made_there, "or nothing was looked at"
+    users = {use.user.kind() for node in made_there for use in node.output().uses()}
+    assert users == {"aten::type_as"}, "what is made on a device of the trace is moved to that of the map"
+    output = traced.half()(x.half())
+    assert output.dtype == torch.float16
+    torch.testing.assert_close(output.float(), layer.float()(x), rtol=0.01, atol=0.01)
+
+
 sizes = pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
 
 

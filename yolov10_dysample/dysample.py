@@ -113,8 +113,16 @@ def start_positions(size: int, scale: int, init: str, like: Tensor) -> Tensor:
 
     Source: Liu et al., "Learning to Upsample by Learning to Sample", ICCV 2023, section 3.2.
     """
-    index = torch.arange(size * scale, dtype=like.dtype, device=like.device)
+    index = _count(size * scale, like)
     return torch.floor(index / scale) if init == "nearest" else (index + 0.5) / scale - 0.5
+
+
+def _count(size: int, like: Tensor) -> Tensor:
+    """0 to ``size - 1``, in the dtype of a tensor and where it is."""
+    if not torch.jit.is_tracing():
+        return torch.arange(size, dtype=like.dtype, device=like.device)
+    # A trace keeps a device for ever: the file would run nowhere but where it was made.
+    return torch.arange(size, dtype=like.dtype).type_as(like)
 
 
 def _grid_coordinates(x: Tensor, offset: Tensor, scale: int, init: str) -> tuple[Tensor, Tensor]:
@@ -167,8 +175,8 @@ def _floor_by_comparing(values: Tensor) -> Tensor:
 
 
 def _own_pixel(size: int, scale: int, like: Tensor) -> Tensor:
-    """The pixel that each output pixel lies in, along one side of a map."""
-    return torch.arange(size * scale, device=like.device) // scale
+    """The pixel that each output pixel lies in, along one side of a map, as integers like those of a tensor."""
+    return _count(size * scale, like) // scale
 
 
 def _neighbours(moved_by: Tensor, pixel: Tensor) -> tuple[Tensor, ...]:
@@ -460,11 +468,10 @@ class DySample(nn.Module):
         groups, scale = self.groups, self.scale
         height, width = x.shape[-2:]
         move = self._predict_moves(x, pairs=True)
-        is_y = torch.arange(2, dtype=move.dtype, device=x.device).view(1, 2, 1).expand(groups, -1, scale**2)
+        is_y = _count(2, move).view(1, 2, 1).expand(groups, -1, scale**2)
         is_y = is_y.reshape(1, -1, 1, 1)
         is_x = 1 - is_y
-        column = torch.arange(width, dtype=move.dtype, device=x.device)
-        row = torch.arange(height, dtype=move.dtype, device=x.device).unsqueeze(-1)
+        column, row = _count(width, move), _count(height, move).unsqueeze(-1)
         to_edge = 0.5 * is_x * width + 0.5 * is_y * height
         to_centre = to_edge - 0.5
         place = (column * is_x - to_centre) + move + row * is_y
@@ -472,12 +479,15 @@ class DySample(nn.Module):
         # place is beyond the centre of a border pixel. A little less: rounding could mix in the zeros of the padding.
         limit = to_centre * (1 - 2 * torch.finfo(move.dtype).eps)
         grid = F.pixel_shuffle(torch.max(torch.min(place, limit), -limit) / to_edge, scale)
-        images = x.to(grid.dtype)
         # In four dimensions and without touching the batch: ncnn takes far longer over folded groups. One
         # permute() for all groups is fewer nodes, but onnx2tf takes the wrong dimension where sides equal channels.
-        parts = zip(images.split(self.in_channels // groups, dim=1), grid.split(2, dim=1), strict=True)
-        sampled = [F.grid_sample(part, place.permute(0, 2, 3, 1), align_corners=False) for part, place in parts]
-        return torch.cat(sampled, dim=1).to(x.dtype)
+        parts = zip(x.split(self.in_channels // groups, dim=1), grid.split(2, dim=1), strict=True)
+        sampled = [
+            F.grid_sample(part.to(grid.dtype), place.permute(0, 2, 3, 1), align_corners=False) for part, place in parts
+        ]
+        # Not to(x.dtype), which a trace would keep when it is made half; and x itself was cast nowhere above, since a
+        # cast that changes nothing returns the same tensor, which would then stand for what is cast.
+        return torch.cat(sampled, dim=1).type_as(x)
 
     def _sample_by_gather(self, x: Tensor) -> Tensor:
         """Sample in a trace without ``grid_sample``, which some runtimes lack and others get wrong.
@@ -500,19 +510,20 @@ class DySample(nn.Module):
         place = place.permute(0, 2, 3, 1).clamp(-_FARTHEST, _FARTHEST)
         whole = floor(place)
         along_x, along_y = (place - whole).unsqueeze(-1).split(groups, dim=-2)
-        right_by, down_by = whole.to(torch.int64).split(groups, dim=-1)
-        left, right = _neighbours(right_by, _own_pixel(width, scale, x).unsqueeze(-1))
-        above, below = _neighbours(down_by, _own_pixel(height, scale, x).view(-1, 1, 1))
+        whole = whole.to(torch.int64)
+        right_by, down_by = whole.split(groups, dim=-1)
+        left, right = _neighbours(right_by, _own_pixel(width, scale, right_by).unsqueeze(-1))
+        above, below = _neighbours(down_by, _own_pixel(height, scale, down_by).view(-1, 1, 1))
 
         # The images of the first group, then those of the next: a row's number is then a column's, plus so much.
-        table = torch.cat(x.to(place.dtype).split(self.in_channels // groups, dim=1))
+        table = torch.cat(x.split(self.in_channels // groups, dim=1)).to(place.dtype)
         table = table.permute(0, 2, 3, 1).reshape(-1, self.in_channels // groups)
-        image = torch.arange(batch, device=x.device).view(-1, 1, 1, 1) + torch.arange(groups, device=x.device) * batch
+        image = _count(batch, whole).view(-1, 1, 1, 1) + _count(groups, whole) * batch
         first = image * (height * width)
         above, below = above * width + first, below * width + first
         upper = _between(rows_of(table, above + left), rows_of(table, above + right), along_x)
         lower = _between(rows_of(table, below + left), rows_of(table, below + right), along_x)
-        return _between(upper, lower, along_y).flatten(-2).permute(0, 3, 1, 2).to(x.dtype)
+        return _between(upper, lower, along_y).flatten(-2).permute(0, 3, 1, 2).type_as(x)
 
     def _predict_moves(self, x: Tensor, pairs: bool = False, last: bool = False) -> Tensor:
         """Where each place lies, from the centre of the pixel of ``x`` that its output pixel is in.

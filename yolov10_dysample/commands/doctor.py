@@ -183,12 +183,14 @@ def _registered(probed: Probed) -> str:
 
 
 def _switched_off() -> list[str]:
-    return [switch for switch in SWITCHES if os.environ.get(switch) == "0"]
+    ours, torchs = SWITCHES
+    # torch takes every value but 1 for off, the empty one too.
+    return [ours] * (os.environ.get(ours) == "0") + [torchs] * (os.environ.get(torchs, "1") != "1")
 
 
 def _autoload(places: list[str]) -> str:
     if _switched_off():
-        return f"off: {', '.join(f'{switch}=0' for switch in _switched_off())} in the environment"
+        return f"off: {', '.join(f'{switch}={os.environ[switch]}' for switch in _switched_off())} in the environment"
     count = {0: "never", 1: "once", 2: "twice"}.get(len(places), f"{len(places)} times")
     return f"on, entry point found {count}" + (f": {'; '.join(places)}" if places else "")
 
