@@ -506,6 +506,18 @@ def test_a_record_is_written_also_where_nobody_reads_what_is_shown(monkeypatch, 
     assert json.loads(Path("speed.json").read_text()) == {"what was": "measured"}
 
 
+def test_an_earlier_record_is_kept_where_no_name_is_given(monkeypatch, tmp_path):
+    measured = iter("ab")
+    monkeypatch.setattr(speed_report, "terminal", lambda record: "")
+    monkeypatch.setattr(benchmark_command, "_measured", lambda *given: {"what was": next(measured)})
+    monkeypatch.setattr(benchmark_command, "_write", lambda record, out: [out.write_text(json.dumps(record))])
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        COMMAND.run(COMMAND.values([]))
+    kept = {file.name: json.loads(file.read_text())["what was"] for file in Path("runs/benchmark").iterdir()}
+    assert kept == {"yolov10n.json": "a", "yolov10n2.json": "b"}
+
+
 def test_a_record_that_cannot_be_written_is_told_also_where_nobody_reads_what_is_shown(monkeypatch, tmp_path, capfd):
     def closed(record):
         raise BrokenPipeError
@@ -861,7 +873,7 @@ def test_from_a_wheel_alone_it_ends_well_and_says_that_the_published_code_is_lef
     printed = warm_shell(command, cwd=tmp_path)
     assert "the published code is left out" in printed
     files = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
-    assert files == {"runs/benchmark/yolov10n.json", "runs/benchmark/yolov10n.png"}, "next time another name is free"
+    assert files == {"runs/benchmark/yolov10n.json", "runs/benchmark/yolov10n.png"}
     record = json.loads((tmp_path / "runs/benchmark/yolov10n.json").read_text())
     assert record["settings"]["reference"] is None
     assert record["revision"] == "not a git checkout"

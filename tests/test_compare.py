@@ -647,6 +647,10 @@ WORDS = [
     (["data=d.yaml", "seeds=4-1"], "seeds must be whole numbers or ranges"),
     (["data=d.yaml", "seeds=4294967296"], "seeds must be at most 4294967295, and 10000 of them at most, got '42949"),
     (["data=d.yaml", "seeds=0-10000"], "seeds must be at most 4294967295, and 10000 of them at most, got '0-10000'"),
+    (
+        ["data=d.yaml", "seeds=0-5999,6000-11999"],
+        "seeds must be at most 4294967295, and 10000 of them at most, got '0-5",
+    ),
     (["data=d.yaml", "device=7"], "device must be cpu, or the index of one of this machine"),
     (["data=d.yaml", "arms=dysample:rows=11:rows=14"], "arms must have every setting once, got 'dysample:rows=11:r"),
     (["data=d.yaml", "shard=3/2"], "shard must be a part and how many there are, such as 1/4 to 4/4, got '3/2'"),
@@ -935,6 +939,19 @@ def test_latency_that_cannot_be_measured_does_not_stop_the_report(folder, digits
     said = capsys.readouterr()
     assert "latency is not measured: " in said.err
     assert "| dysample | 5 |" in said.out
+
+
+def test_a_report_that_cannot_be_written_after_the_runs_is_told_with_the_command_that_writes_it(
+    folder, digits, monkeypatch, capsys
+):
+    monkeypatch.setattr(compare_command, "_prepared", lambda values: (None, [a_run(folder)], 1))
+    monkeypatch.setattr(schedule, "carry_out_all", lambda *given: [])
+    monkeypatch.setattr(compare_command, "measure_latency", lambda *given: None)
+    (folder / "report.md").mkdir()
+    assert main(["compare", f"data={digits}"]) == 1
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert last_line.startswith("all runs are on record, but not their report: ")
+    assert last_line.endswith(f"; yolov10-dysample compare report={folder} writes it")
 
 
 def test_latency_of_arms_that_are_added_is_measured_with_that_of_those_before(folder, monkeypatch):

@@ -306,6 +306,17 @@ def test_a_float32_export_gives_eager_torchs_outputs(exports, models, form, name
 
 
 @pytest.mark.slow
+def test_a_torchscript_export_made_half_loses_at_most_twice_what_stock_loses(exports, models):
+    """As `yolo predict model=best.torchscript half=True` loads it."""
+    x, lost = images(), {}
+    for name in ("small", "small stock"):
+        halved = torch.jit.load(exports.file(name, FLOAT32_FORMATS["torchscript"])).half()
+        error = errors(halved(x.half()).float(), eager_output(models[name].model, x), norm=2)
+        lost[name] = max(error.values())
+    assert 0 < lost["small"] <= 2 * lost["small stock"], lost
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"),
     [pytest.param(OURS, FLOAT32_FORMATS["onnx"], id=f"{OURS}-onnx")]

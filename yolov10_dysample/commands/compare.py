@@ -41,7 +41,7 @@ def _seeds(text: str) -> list[int]:
         last = last if dash else first
         if not first.isdecimal() or not last.isdecimal() or int(last) < int(first):
             raise ValueError(f"must be whole numbers or ranges, such as 0-4 or 0,3,7, got {text!r}")
-        if int(last) > MAX_SEED or int(last) - int(first) >= MAX_SEEDS:
+        if int(last) > MAX_SEED or len(seeds) + int(last) - int(first) >= MAX_SEEDS:
             raise ValueError(f"must be at most {MAX_SEED}, and {MAX_SEEDS} of them at most, got {text!r}")
         seeds += range(int(first), int(last) + 1)
     return list(dict.fromkeys(seeds))

@@ -185,7 +185,8 @@ def _registered(probed: Probed) -> str:
 def _switched_off() -> list[str]:
     ours, torchs = SWITCHES
     # torch takes every value but 1 for off, the empty one too.
-    return [ours] * (os.environ.get(ours) == "0") + [torchs] * (os.environ.get(torchs, "1") != "1")
+    is_off = {ours: os.environ.get(ours) == "0", torchs: os.environ.get(torchs, "1") != "1"}
+    return [switch for switch in SWITCHES if is_off[switch]]
 
 
 def _autoload(places: list[str]) -> str:
