@@ -57,6 +57,14 @@ def test_the_field_has_the_offsets_that_the_layer_samples_at(small, row):
     assert torch.equal(field.offset, moved[..., None, None].expand_as(field.offset))
 
 
+def test_the_network_sees_the_image_at_the_size_that_a_prediction_would_take_unless_told(trained):
+    model = YOLO(trained)  # trained at 64 px
+    assert [field.size for field in offsets.offset_fields(model, picture(64, 64))] == [(2, 2), (4, 4)]
+    assert [field.size for field in offsets.offset_fields(model, picture(64, 64), imgsz=128)] == [(4, 4), (8, 8)]
+    model.overrides["imgsz"] = [64, 96]  # as a checkpoint may say it
+    assert [field.size for field in offsets.offset_fields(model, picture(96, 96))] == [(3, 3), (6, 6)]
+
+
 def test_offsets_that_depend_on_the_image_are_those_of_this_image(small):
     model = small()
     inputs = []

@@ -40,6 +40,7 @@ __all__ = [
     "predict_by_copy",
     "record_offsets",
     "sampling_places",
+    "size_of_training",
 ]
 
 
@@ -215,13 +216,13 @@ def _as_picture(image: Tensor) -> np.ndarray:
     return (channels * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
-def offset_fields(model: YOLOModel, source: Source, imgsz: int = 640) -> list[OffsetField]:
+def offset_fields(model: YOLOModel, source: Source, imgsz: int | None = None) -> list[OffsetField]:
     """The offsets of every DySample layer of a model, in one prediction.
 
     Args:
         model (YOLO): A model with DySample layers, of any task. It is left as it was.
         source: One image: a file, or anything else of which ``model.predict`` makes one result.
-        imgsz (int): As in ``model.predict``.
+        imgsz (int, optional): As in ``model.predict``: by default the size of the training, else 640.
 
     Raises:
         ValueError: If the model has no DySample layer or is an exported one, ``source`` is not one image, ``imgsz`` is
@@ -289,7 +290,7 @@ def sampling_places(offset: Tensor, scale: int, init: str = "bilinear", stride: 
 
 
 def record_offsets(
-    model: YOLOModel, source: Source, imgsz: int, conf: float = 0.25
+    model: YOLOModel, source: Source, imgsz: int | None = None, conf: float = 0.25
 ) -> tuple[list[OffsetField], Result]:
     """The fields of :func:`offset_fields`, and the result of the same prediction."""
     network = checked_network(model)
@@ -318,13 +319,15 @@ def _check_finite(name: str, offsets: dict[int, Tensor]) -> None:
 def predict_by_copy(
     model: YOLOModel,
     source: Source,
-    imgsz: int,
+    imgsz: int | None,
     conf: float,
     watch: Callable[[nn.Module], None] = lambda copied: None,
 ) -> Result:
     """The result of a prediction by a copy of the network: Ultralytics fuses what it predicts with, and keeps it."""
     _check_source(source)
-    if isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz < 32:
+    if imgsz is None:
+        imgsz = size_of_training(model)
+    elif isinstance(imgsz, bool) or not isinstance(imgsz, int) or imgsz < 32:
         raise ValueError(f"imgsz must be a whole number of at least 32, got {imgsz!r}")
     network, predictor = model.model, model.predictor
     model.model, model.predictor = copy.deepcopy(network), None
@@ -339,6 +342,12 @@ def predict_by_copy(
     if len(results) != 1:
         raise ValueError(f"source must be one image, and Ultralytics reads {len(results)} in {source}")
     return results[0]
+
+
+def size_of_training(model: YOLOModel) -> int:
+    """The ``imgsz`` that ``yolo predict`` takes for a model if it is given none."""
+    size = model.overrides.get("imgsz", 640)
+    return int(size) if isinstance(size, (int, float)) else max(size)
 
 
 def found_boxes(result: Result) -> Boxes | None:

@@ -19,6 +19,7 @@ from yolov10_dysample.offsets import (
     model_name,
     predict_by_copy,
     record_offsets,
+    size_of_training,
 )
 
 __all__ = ["check_folder", "draw", "focus_of", "plot", "write"]
@@ -28,7 +29,7 @@ def plot(
     model: YOLOModel,
     source: Source,
     out: str | Path,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     other: YOLOModel | None = None,
     conf: float = 0.25,
 ) -> list[Path]:
@@ -51,7 +52,11 @@ def plot(
 
 
 def draw(
-    model: YOLOModel, source: Source, imgsz: int = 640, other: YOLOModel | None = None, conf: float = 0.25
+    model: YOLOModel,
+    source: Source,
+    imgsz: int | None = None,
+    other: YOLOModel | None = None,
+    conf: float = 0.25,
 ) -> tuple[list[OffsetField], dict[str, bytes]]:
     """What :func:`plot` draws, and the PNG files to be, by their names."""
     from yolov10_dysample import figures  # loads matplotlib
@@ -63,7 +68,8 @@ def draw(
     fields, result = record_offsets(model, source, imgsz, conf)
     shown = [(model_name(model), result)]
     if other is not None:
-        shown.append((model_name(other), predict_by_copy(other, source, imgsz, conf)))
+        size = imgsz or size_of_training(model)  # both see the same
+        shown.append((model_name(other), predict_by_copy(other, source, size, conf)))
     pictures = {f"offsets-layer{field.i}.png": figures.offsets(field, focus_of(result)) for field in fields}
     return fields, {**pictures, "predictions.png": figures.predictions(shown, conf)}
 

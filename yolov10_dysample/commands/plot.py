@@ -36,7 +36,7 @@ def _run(values: dict[str, Any]) -> int:
 
 
 def _plotted(
-    weights: Path, source: str, other: Path | None, imgsz: int, conf: float, out: Path | None
+    weights: Path, source: str, other: Path | None, imgsz: int | None, conf: float, out: Path | None
 ) -> tuple[list[Any], list[Path]]:
     models = {"weights": weights, "other": other}
     files = {key: file for key, file in models.items() if file}
@@ -95,7 +95,7 @@ COMMAND = Command(
         Key("weights", "the model: a .pt file with DySample layers", Path, required=True, example="best.pt"),
         Key("source", "one image of any size", required=True, example="image.jpg"),
         Key("other", "a model to compare the predictions with (.pt), with or without DySample", Path),
-        Key("imgsz", "size the image is fitted into before the network sees it; default: 640", whole(32), 640),
+        Key("imgsz", "size the image is fitted into; default: that of the training, as for yolo predict", whole(32)),
         Key("conf", "confidence from which predictions are drawn; default: 0.25", number(0, 1), 0.25),
         Key(
             "out",
