@@ -503,6 +503,22 @@ def test_arms_are_equivalent_only_where_the_whole_interval_is_within_the_margin(
 
 
 @pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ([-0.0012, 0.0036], "[-0.001, +0.0036]"),  # equivalent
+        ([-0.0042, 0.0032], "[-0.0042, +0.003]"),  # not
+        ([-0.0002, 0.0091], "[-0.0002, +0.009]"),
+        ([0.0004, 0.0091], "[+0.0004, +0.009]"),  # better
+        ([0.0101, 0.0499], "[+0.010, +0.050]"),
+    ],
+)
+def test_rounding_hides_no_side_of_0_or_of_the_margin(interval, said):
+    found = {"n": 20, "mean": 0.001, "interval": interval, "p": 0.5}
+    assert said in compare_report.difference_cell(found)
+    assert said in compare_report.in_words(found, "nearest")
+
+
+@pytest.mark.parametrize(
     ("pairs", "says"),
     [
         (5, "dysample: better than nearest by +0.030 [+0.010, +0.050] (5 pairs, p = 0.062)"),

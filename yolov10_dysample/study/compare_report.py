@@ -69,7 +69,18 @@ def difference_cell(found: dict[str, Any] | None) -> str:
         return f"{mean} (n = 1)"
     low, high = found["interval"]
     bold = "**" if found["n"] >= MIN_PAIRS and (low > 0 or high < 0) else ""
-    return f"{bold}{mean} [{low:+.3f}, {high:+.3f}]{bold}, p = {found['p']:.3f}"
+    return f"{bold}{mean} {interval(found)}{bold}, p = {found['p']:.3f}"
+
+
+def interval(found: dict[str, Any]) -> str:
+    """With a digit more where three would hide on which side of 0 or of the margin a bound lies."""
+    rounded = (f"{bound:+.3f}" for bound in found["interval"])
+    hidden = {0, MARGIN}
+    low, high = (
+        f"{bound:+.4f}" if abs(float(text)) in hidden else text
+        for bound, text in zip(found["interval"], rounded, strict=True)
+    )
+    return f"[{low}, {high}]"
 
 
 def results_table(records: Records, latency: dict[str, Any] | None) -> Table:
@@ -209,7 +220,7 @@ def in_words(found: dict[str, Any] | None, base: str) -> str:
     p = f", p = {found['p']:.3f}" if "p" in found else ""
     difference = f"{found['mean']:+.3f}"
     if "interval" in found:
-        difference += " [{:+.3f}, {:+.3f}]".format(*found["interval"])
+        difference += f" {interval(found)}"
     return {
         "better": f"better than {base} by {difference} ({pairs}{p})",
         "worse": f"worse than {base} by {difference} ({pairs}{p})",
