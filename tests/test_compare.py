@@ -793,6 +793,15 @@ def test_weights_of_another_model_than_the_one_named_are_refused(digits, tmp_pat
     )
 
 
+def test_a_job_of_a_cluster_trains_on_the_cores_it_was_given_not_on_all_of_the_machine(monkeypatch):
+    from yolov10_dysample.commands import compare
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {8, 9, 10}, raising=False)
+    values = compare.COMMAND.values(["data=d.yaml", "device=cpu"])
+    assert compare._places(values, 15) == ("cpu", 3, 1)  # three at a time, of one thread each
+
+
 def test_numbers_are_read_as_yolo_reads_them():
     from yolov10_dysample.commands.compare import COMMAND
 

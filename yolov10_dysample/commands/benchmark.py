@@ -6,7 +6,6 @@ It must check everything that it was given before it measures anything, and writ
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import tempfile
 import time
@@ -16,11 +15,20 @@ from typing import Any
 from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, one_of, several, whole
 from yolov10_dysample.files import next_free, write_whole
 from yolov10_dysample.study.packages import require_packages
-from yolov10_dysample.study.settings import GROWING, OFFSET_SPREAD, ON_REQUEST, PARTS, RUNTIMES, Settings, known_device
+from yolov10_dysample.study.settings import (
+    GROWING,
+    OFFSET_SPREAD,
+    ON_REQUEST,
+    PARTS,
+    RUNTIMES,
+    Settings,
+    known_device,
+    usable_cores,
+)
 
 __all__ = ["COMMAND"]
 
-CORES = os.cpu_count() or 1
+CORES = usable_cores()
 #: Where a clone of the repository has the published code.
 REFERENCE = "tests/reference/published_dysample.py"
 #: Ultralytics' own heads whose loss a batch of boxes is enough for.

@@ -6,7 +6,6 @@ It checks all that it needs before the first training, and must never train what
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from yolov10_dysample.commands.keys import Command, Key, UsageError, nearest, several, whole
 from yolov10_dysample.errors import described
 from yolov10_dysample.study.packages import require_packages
-from yolov10_dysample.study.settings import known_device
+from yolov10_dysample.study.settings import known_device, usable_cores
 
 if TYPE_CHECKING:
     from yolov10_dysample.study.comparison import Comparison, Run
@@ -241,7 +240,7 @@ def _places(values: dict[str, Any], runs: int) -> tuple[str, int, int]:
     devices = values["device"] or ["0" if torch.cuda.is_available() else "cpu"]
     if "cpu" in devices and len(devices) > 1:
         raise ValueError(f"device must be cpu or GPUs, so that all runs are alike, got {','.join(devices)}")
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     parallel = min(values["parallel"] or (cores if devices == ["cpu"] else len(devices)), runs)
     return devices[0], parallel, max(1, cores // parallel)
 

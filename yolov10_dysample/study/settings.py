@@ -7,6 +7,7 @@ onnxruntime knows.
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +33,7 @@ __all__ = [
     "known_device",
     "predicting_format",
     "torch_device",
+    "usable_cores",
     "why_missing",
 ]
 
@@ -95,6 +97,12 @@ def why_missing(name: str, device: str) -> str | None:
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             return "runs on the CPU only as installed: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
     return None
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has, in a job of a cluster."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def known_device(text: str) -> str:
