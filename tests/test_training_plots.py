@@ -18,9 +18,9 @@ from matplotlib.text import Text
 from PIL import Image
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
-from ultralytics.utils import LOGGER, callbacks
+from ultralytics.utils import LOGGER, SETTINGS, callbacks
 
-from tests.small_models import HEADS, SMALL, STOCK
+from tests.small_models import HEADS, SMALL, STOCK, small_model
 from yolov10_dysample import figures, training_plots
 from yolov10_dysample.dysample import DySample
 from yolov10_dysample.offsets import OffsetField, OffsetRecorder, offset_statistics
@@ -142,6 +142,31 @@ def test_every_task_leaves_them(task, train, digits, tmp_path, warnings):
 
 
 @pytest.mark.slow
+def test_a_distillation_leaves_those_of_the_network_that_learns(tmp_path):
+    from ultralytics.nn.distill_model import DistillationModel
+    from ultralytics.nn.tasks import DetectionModel
+
+    teacher, student = (DetectionModel("yolov10n-dysample.yaml", verbose=False) for _ in range(2))
+    student.args = SimpleNamespace(imgsz=64, dis=1.0)
+    network = DistillationModel(teacher, student).eval()
+    validator, ema = SimpleNamespace(training=True), SimpleNamespace(ema=network)
+    trainer = SimpleNamespace(save_dir=tmp_path, ema=ema, start_epoch=0, epoch=0, metrics={}, validator=validator)
+    diary = training_plots.OffsetDiary(trainer)
+    diary.begin_epoch(trainer)
+
+    def hooks():
+        return [[*module._forward_pre_hooks.values(), *module._forward_hooks.values()] for module in network.modules()]
+
+    before = hooks()
+    diary.watch(validator)
+    with torch.inference_mode():
+        network(torch.rand(2, 3, 64, 64))
+    assert hooks() == before  # one batch is noted, and no more
+    diary.note_epoch(trainer)
+    (row,) = rows(trainer)
+    assert {"dysample/layer11_p99", "dysample/layer14_p99"} < row.keys()
+
+
 def test_a_resumed_training_goes_on_with_the_rows_up_to_its_checkpoint(train, tmp_path):
     class Stop(Exception):
         pass
@@ -191,6 +216,21 @@ def test_loggers_are_handed_the_figures_each_epoch_and_the_files_at_the_end_and_
     assert len(rows(trainer, "results.csv")) == 4
     assert not any("dysample" in line for line in (trainer.save_dir / "results.csv").read_text().splitlines())
     assert all(None not in row for row in rows(trainer, "results.csv"))
+
+
+def test_figures_are_there_before_the_loggers_look_after_the_callbacks_of_a_model_were_reset(tmp_path, monkeypatch):
+    def log(trainer):
+        """What a logger adds for the end of an epoch."""
+
+    monkeypatch.setattr("ultralytics.utils.callbacks.tensorboard.callbacks", {"on_fit_epoch_end": log})
+    monkeypatch.setitem(SETTINGS, "tensorboard", True)
+    model = small_model(tmp_path)
+    model.reset_callbacks()
+    trainer = DetectionTrainer.__new__(DetectionTrainer)
+    trainer.callbacks = {event: list(of_event) for event, of_event in model.callbacks.items()}
+    callbacks.add_integration_callbacks(trainer)
+    of_event = trainer.callbacks["on_fit_epoch_end"]
+    assert of_event.index(training_plots.on_fit_epoch_end) < of_event.index(log)
 
 
 @pytest.mark.slow

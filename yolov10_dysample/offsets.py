@@ -84,6 +84,7 @@ class YOLOModel(Protocol):
 
     model: Any
     predictor: Any
+    overrides: Any
 
     def predict(self, source: Source, **options: Any) -> Any: ...
 
@@ -136,6 +137,7 @@ class OffsetRecorder:
         network (Module): A model of Ultralytics, or any other whose DySample layers have an index ``i``.
         images (int): How many images of a batch are noted, at least 1.
         once (bool): Note one pass only, and leave no hook behind it.
+        of (Module, optional): The part of the network whose layers are noted; by default, all of it.
 
     Example:
         >>> from yolov10_dysample.dysample import DySample
@@ -148,12 +150,12 @@ class OffsetRecorder:
         ([[2, 4, 8, 12]], 0)
     """
 
-    def __init__(self, network: nn.Module, images: int = 1, once: bool = False) -> None:
+    def __init__(self, network: nn.Module, images: int = 1, once: bool = False, of: nn.Module | None = None) -> None:
         self.images = images
         self._seen: Tensor | None = None
         self._noted: dict[int, tuple[Tensor, DySample]] = {}
         self._error: Exception | None = None
-        layers = [layer for layer in network.modules() if isinstance(layer, DySample)]
+        layers = [layer for layer in (of or network).modules() if isinstance(layer, DySample)]
         self._hooks = [
             network.register_forward_pre_hook(self._note_images),
             *(layer.register_forward_hook(self._note_offset) for layer in layers),

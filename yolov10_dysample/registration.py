@@ -282,13 +282,15 @@ def _changed_layers(source: nn.Sequential, target: nn.Sequential) -> dict[tuple,
 
 
 def _with_dysample_callbacks(add_integration_callbacks: Callable) -> Callable:
-    """Called with each trainer, validator, predictor and exporter: a model's own callbacks may lack DySample's."""
+    """Called with each trainer, validator, predictor and exporter: a model's own callbacks may lack DySample's.
+
+    They come before those of the loggers, which send what they find.
+    """
 
     def add(instance: Any, *args: Any, **kwargs: Any) -> Any:
-        result = add_integration_callbacks(instance, *args, **kwargs)
         if isinstance(getattr(instance, "callbacks", None), dict):
             _add_callbacks(instance.callbacks)
-        return result
+        return add_integration_callbacks(instance, *args, **kwargs)
 
     return add
 

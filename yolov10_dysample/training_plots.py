@@ -65,7 +65,7 @@ class OffsetDiary:
 
     def __init__(self, trainer: Trainer) -> None:
         self.folder = Path(trainer.save_dir)
-        self.network = _network(trainer)
+        self.network: nn.Module = trainer.ema.ema
         self.is_closed = False
         self.recorder: OffsetRecorder | None = None
         self.last: OffsetRecorder | None = None
@@ -78,7 +78,7 @@ class OffsetDiary:
         # The figures were there for the loggers. What stays would be written to results.csv by an epoch that is not
         # validated, whose header has no room for it.
         trainer.metrics = {name: value for name, value in trainer.metrics.items() if not name.startswith("dysample/")}
-        self.network = _network(trainer)  # another one after a recovery from NaN
+        self.network = trainer.ema.ema  # another one after a recovery from NaN
         setattr(trainer.validator, _DIARY, self)
 
     def watch(self, validator: Validator) -> None:
@@ -86,7 +86,7 @@ class OffsetDiary:
         from yolov10_dysample.offsets import OffsetRecorder
 
         if validator.training:
-            self.recorder = OffsetRecorder(self.network, IMAGES, once=True)
+            self.recorder = OffsetRecorder(self.network, IMAGES, once=True, of=_learning(self.network))
 
     def stop_watching(self, validator: Validator) -> None:
         if self.recorder is not None:  # a validator that runs another network would leave the hooks to the checkpoints
@@ -124,9 +124,10 @@ class OffsetDiary:
         _send_to_tensorboard(picture, trainer.epoch + 1)
 
 
-def _network(trainer: Trainer) -> nn.Module:
-    """The network that is validated; of a distillation, the one that learns."""
-    return getattr(trainer.ema.ema, "student_model", trainer.ema.ema)
+def _learning(network: nn.Module) -> nn.Module:
+    """Of a distillation, which is validated as a whole, the network that learns."""
+    learning: nn.Module = getattr(network, "student_model", network)
+    return learning
 
 
 def _is_wanted(trainer: Trainer) -> bool:
@@ -134,7 +135,7 @@ def _is_wanted(trainer: Trainer) -> bool:
         trainer.args.plots
         and os.environ.get(SWITCH, "1") != "0"
         and os.environ.get("RANK", "-1") in ("-1", "0")  # as Ultralytics tells the process that writes
-        and any(isinstance(layer, DySample) for layer in _network(trainer).modules())
+        and any(isinstance(layer, DySample) for layer in _learning(trainer.ema.ema).modules())
     )
 
 
