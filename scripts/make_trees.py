@@ -322,6 +322,7 @@ def make_trees(
         FileExistsError: ``out`` is not ours, or was made with other arguments and ``force`` is False.
         ConnectionError: the wheel could not be downloaded.
     """
+    require_whole_number("imgsz", imgsz, 32)
     recipe = Recipe(
         imgsz=imgsz,
         stride=max(1, imgsz * 3 // 4) if stride is None else stride,

@@ -111,6 +111,8 @@ def by_crowding(tiles: Sequence[Tile]) -> dict[str, dict[str, Any]]:
     found = {}
     for name, part in zip(THIRDS, np.array_split(np.arange(len(ordered)), len(THIRDS)), strict=True):
         rows = [ordered[i] for i in part]
+        if not rows:  # of fewer images than there are parts
+            continue
         seeds = rows[0].differences
         gains: dict[int, float | None] = {
             seed: float(np.mean([row.differences[seed] for row in rows])) for seed in seeds
@@ -123,12 +125,14 @@ def by_crowding(tiles: Sequence[Tile]) -> dict[str, dict[str, Any]]:
 def picture(tiles: Sequence[Tile], folder: Path, arm: str, base: str, imgsz: int) -> bytes:
     """The images that gain and lose most, by both arms, of the seed whose difference is nearest to the mean."""
     from ultralytics import YOLO
+    from ultralytics.utils.patches import imread
 
     chosen = [*tiles[:DRAWN], *tiles[-DRAWN:]]
-    figure, axes = layout([PictureRow([1.0, 1.0], above=0.5, below=0.1) for _ in chosen], header=0.1)
-    for k, tile in enumerate(chosen):
+    images = [np.asarray(imread(tile.file)) for tile in chosen]  # as Ultralytics reads them: turned, if they say so
+    shapes = [image.shape[0] / image.shape[1] for image in images]
+    figure, axes = layout([PictureRow([shape] * 2, above=0.5, below=0.1) for shape in shapes], header=0.1)
+    for k, (tile, image) in enumerate(zip(chosen, images, strict=True)):
         seed = min(tile.differences, key=lambda seed: abs(tile.differences[seed] - tile.mean))
-        image = np.ascontiguousarray(np.asarray(Image.open(tile.file).convert("RGB"))[..., ::-1])
         notes = (
             f"AP, {arm} less {base}: {tile.mean:+.3f} (mean of {len(tile.differences)} seeds)",
             f"seed {seed}, confidence from {CONFIDENCE:g}; dashed: the {len(tile.boxes)} labelled",

@@ -320,6 +320,17 @@ def test_lines_are_as_wide_on_a_small_image_as_on_a_large_one(size):
     assert len(line) in range(4, 11)  # two lines, each of 2 to 5 pixels of 1500
 
 
+def test_boxes_are_where_they_were_found_on_axes_of_another_shape_than_the_image():
+    result = Results(np.zeros((540, 960, 3), np.uint8), "", {0: "a"}, torch.zeros(0, 6))
+    result.update(boxes=torch.tensor([[480.0, 400.0, 720.0, 500.0, 0.9, 0.0]]))
+    axis = Figure(figsize=(4, 4)).add_axes((0, 0, 1, 1))
+    figures.draw_detections(axis, result, labels=False)
+    shown = axis.images[0].get_array().sum(axis=2) > 0
+    rows, columns = (np.flatnonzero(shown.any(axis=k)) / shown.shape[1 - k] for k in (1, 0))
+    assert (rows[0], rows[-1]) == pytest.approx((400 / 540, 500 / 540), abs=0.01)
+    assert (columns[0], columns[-1]) == pytest.approx((480 / 960, 720 / 960), abs=0.01)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_labels_hide_nothing_that_is_found(size):
     edges = [k / 10 for k in range(1, 9)]

@@ -232,6 +232,11 @@ WRONG = [
 ]
 
 
+def test_a_size_that_is_no_number_is_refused_as_such(tmp_path):
+    with pytest.raises(ValueError, match="imgsz must be a whole number of at least 32, got '320'"):
+        make_trees.make_trees(tmp_path / "trees", imgsz="320")
+
+
 @pytest.mark.parametrize(("wrong", "message"), WRONG)
 def test_a_wrong_argument_is_refused_in_one_line_and_nothing_is_written(tmp_path, cache, capsys, wrong, message):
     with pytest.raises(ValueError, match=message):

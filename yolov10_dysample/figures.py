@@ -345,15 +345,15 @@ def _drawn_by_ultralytics(axis: Axes, result: Result) -> np.ndarray:
         return result.plot()
     shown = axis.get_window_extent()
     size = max(round(shown.height), 1), max(round(shown.width), 1)
-    factor = size[1] / result.orig_shape[1]
+    factors = torch.tensor([size[1] / result.orig_shape[1], size[0] / result.orig_shape[0]])  # of x and y
     resized = copy.copy(result)
     resized.orig_img, resized.orig_shape = _resized(result.orig_img, size), size
     for name, lengths in (("boxes", 4), ("obb", 4), ("keypoints", 2)):
         if (part := getattr(result, name, None)) is not None:
             data = part.data.clone()
-            data[..., :lengths] *= factor
+            data[..., :lengths] *= factors.to(data.device).repeat(lengths // 2)
             setattr(resized, name, type(part)(data, size))
-    side = (boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]).amin(dim=1).median().item() * factor
+    side = (boxes.xyxy[:, 2:] - boxes.xyxy[:, :2]).amin(dim=1).median().item() * factors.min().item()
     return resized.plot(labels=False, conf=False, line_width=min(max(round(side / 25), 1), 3))
 
 
