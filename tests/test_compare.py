@@ -20,15 +20,18 @@ from types import SimpleNamespace
 import filelock
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from scipy import stats
+from ultralytics.engine.results import Results
 
 from scripts import compare_docs, where_it_wins
 from tests.conftest import ROOT, clean_environ, run
 from tests.documents import documented
 from yolov10_dysample.commands import compare as compare_command
 from yolov10_dysample.commands.main import main
+from yolov10_dysample.figures import png
 from yolov10_dysample.model_files import find_stock
 from yolov10_dysample.study import checks, compare_report, comparison, schedule, scoring
 from yolov10_dysample.study.arms import fold_rates, parse_arm, set_rate, upsampling_rows, with_arm
@@ -1106,6 +1109,102 @@ def test_a_machine_lost_in_the_middle_loses_no_run_and_repeats_none_that_was_fin
     assert "5 runs, 5 of them finished before" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_what_is_stopped_on_other_machines_leaves_no_folder_there(two_machines, tmp_path):
+    from yolov10_dysample.study.ray_workers import RayWorkers, connect
+
+    connect(two_machines[0].address)
+    diary = tmp_path / "diary"
+
+    def stand_in(run):
+        import time
+
+        diary.write_text(run.out)
+        while True:  # as a training, which comes back to Python at every step
+            time.sleep(0.01)
+
+    workers = RayWorkers(1, stand_in)
+    workers.start(a_run(tmp_path / "out"))
+    while not (diary.exists() and diary.read_text()):
+        time.sleep(0.05)
+    folder = Path(diary.read_text())
+    assert folder.is_dir()
+    workers.stop()
+    assert not folder.exists()
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    """Makes workers of a Ray cluster that begin whatever they are given and never end it."""
+    from yolov10_dysample.study import ray_workers
+
+    monkeypatch.setattr(ray_workers.RayWorkers, "_submit", lambda self, run: begun.append(run.seed))
+    begun = []
+    return lambda: (ray_workers.RayWorkers(1), begun)
+
+
+def test_a_folder_whose_runs_are_on_other_machines_is_not_taken_over(workers, tmp_path):
+    about = comparison.Comparison("yolov10n.yaml", "d.yaml", {"imgsz": 64, "epochs": 1}, None)
+    comparison.require_same_settings(tmp_path, about)
+    away, begun = workers()
+    away.start(a_run(tmp_path))
+    assert begun == [0]
+    with pytest.raises(ValueError, match=r"trainings with other settings under way \(nearest-seed0;"):
+        comparison.require_same_settings(tmp_path, about._replace(settings={"imgsz": 32, "epochs": 1}))
+    away._end(a_run(tmp_path), "lost")
+    comparison.require_same_settings(tmp_path, about._replace(settings={"imgsz": 32, "epochs": 1}))
+
+
+def test_a_run_that_another_comparison_has_on_other_machines_is_waited_for_and_used(workers, tmp_path):
+    one = a_run(tmp_path)
+    (away, begun), (second, _) = workers(), workers()
+    away.start(one)
+    second.start(one)
+    assert not second.is_free()
+    assert second.ended() == []
+    one.note(**record(0.5, 0, "nearest"))
+    away._end(one)
+    assert second.ended() == [(one, "")]
+    assert second.is_free()
+    assert begun == [0]
+
+
+def test_a_run_that_cannot_be_written_here_fails_alone(workers, tmp_path, monkeypatch):
+    from yolov10_dysample.study import ray_workers
+
+    away, _ = workers()
+    away.start(one := a_run(tmp_path))
+    away._tasks["task"] = one
+    monkeypatch.setattr(ray_workers.ray, "wait", lambda tasks, **_: (tasks, []))
+    monkeypatch.setattr(ray_workers.ray, "get", lambda task: ray_workers._Parcel([], [], b"weights"))
+
+    def full(run, parcel):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ray_workers, "_unpack", full)
+    assert away.ended() == [(one, "[Errno 28] No space left on device")]
+
+
+def test_a_run_whose_folder_was_taken_over_is_not_trained_and_leaves_nothing_there(tmp_path, monkeypatch):
+    about = comparison.Comparison("yolov10n.yaml", "d.yaml", {"imgsz": 64, "epochs": 2}, None)
+    comparison.require_same_settings(tmp_path, about)
+    monkeypatch.setattr("yolov10_dysample.study.training.train", lambda run: pytest.fail("trained"))
+    one = a_run(tmp_path)
+    with pytest.raises(RuntimeError, match="is about other settings by now"):
+        schedule.carry_out(one)
+    with pytest.raises(RuntimeError, match="is about other settings by now"):
+        comparison.same_as_its_pair(one, "weights", "a" * 64)
+    assert not (tmp_path / comparison.PAIRS).exists()
+
+
+def test_scores_go_by_the_validation_settings_that_the_training_went_by():
+    asked = {}
+    model = SimpleNamespace(add_callback=lambda event, callback: None, val=lambda **settings: asked.update(settings))
+    settings = {"imgsz": 64, "iou": 0.5, "max_det": 1000, "agnostic_nms": True, "lr0": 0.1}
+    scoring.predictions(model, a_run("out")._replace(settings=settings), SimpleNamespace(split="val"))
+    assert {name: asked.get(name) for name in settings} == {**settings, "lr0": None}
+
+
 def test_what_another_machine_found_is_recorded_once_and_never_if_it_is_no_pair(tmp_path):
     from yolov10_dysample.study import ray_workers
 
@@ -1391,6 +1490,7 @@ def test_crowded_images_are_told_from_empty_ones():
     assert {name: row["objects"] for name, row in found.items()} == {"fewest": [1, 2], "middle": [3, 4], "most": [5, 6]}
     assert found["most"]["mean"] == pytest.approx(0.55 + 0.1)
     assert found["fewest"]["seeds"] == [0, 1]
+    assert list(where_it_wins.by_crowding(tiles[:2])) == ["fewest", "middle"]
 
 
 @pytest.mark.slow
@@ -1413,6 +1513,29 @@ def test_the_images_where_an_arm_wins_are_drawn_beside_the_other(trained, digits
     with Image.open(tmp_path / "out/where.jpg") as image:
         image.load()
         assert image.width == where_it_wins.WIDTH
+
+
+def test_photographs_are_drawn_in_their_shape_and_turned_as_they_say(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.new("RGB", (40, 80)).save(tmp_path / "a.jpg", exif=exif)
+    seen = []
+
+    class Model:
+        def __init__(self, weights):
+            pass
+
+        def predict(self, image, **_):
+            return [Results(image, "", {0: "tree"}, boxes=torch.zeros(0, 6))]
+
+    monkeypatch.setattr("ultralytics.YOLO", Model)
+    monkeypatch.setattr(where_it_wins, "png", lambda figure: seen.extend(figure.axes) or png(figure))
+    tile = where_it_wins.Tile(str(tmp_path / "a.jpg"), [[0.0, 0.0, 80.0, 40.0]], {0: 0.1})
+    where_it_wins.picture([tile], tmp_path, "dysample", "bilinear", 64)
+    for axis in seen:
+        extent = axis.get_window_extent()
+        assert axis.images[0].get_extent() == [0, 80, 40, 0]
+        assert extent.height / extent.width == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_table_for_the_docs_is_refused_where_there_are_none(tmp_path, monkeypatch, capsys):

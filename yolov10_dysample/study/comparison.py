@@ -127,6 +127,11 @@ class Run(NamedTuple):
         """Ultralytics' own folder of the training, removed when the run is recorded."""
         return Path(self.out) / "unfinished" / self.name
 
+    def lock(self) -> filelock.FileLock:
+        """Held by who is at the run."""
+        self.unfinished.parent.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(f"{self.unfinished}.lock")
+
     @property
     def log(self) -> Path:
         """What its process prints."""
@@ -293,8 +298,9 @@ def same_as_its_pair(run: Run, what: str, digest: str) -> str:
     """The digest of what a run starts from or sees, as its record has it.
 
     Raises:
-        RuntimeError: If the first run of this seed noted another one.
+        RuntimeError: If the first run of this seed noted another one, or the folder has become another comparison's.
     """
+    run.check_folder()
     line = {"seed": run.seed, "what": what, "digest": digest, "arm": run.arm}
     first = append_once(Path(run.out) / PAIRS, line, key=("seed", "what"))
     if first["digest"] != digest:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import socket
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import ray
 
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.comparison import PAIRS, Run, is_scored, same_as_its_pair
 from yolov10_dysample.study.json_files import read_lines
-from yolov10_dysample.study.schedule import carry_out
+from yolov10_dysample.study.schedule import PATIENCE, carry_out
 
 __all__ = ["Cluster", "RayWorkers", "connect"]
 
@@ -89,12 +91,42 @@ class RayWorkers:
 
     def __init__(self, parallel: int, do: Callable[[Run], None] = carry_out) -> None:
         self._parallel, self._do = parallel, do
+        self._waiting: list[Run] = []  # another comparison of this machine is at them
         self._tasks: dict[Any, Run] = {}
+        self._ended: list[tuple[Run, str]] = []
+        self._locks: dict[str, Any] = {}  # as long as the run is a task, by its title
 
     def is_free(self) -> bool:
-        return len(self._tasks) < self._parallel
+        return len(self._waiting) + len(self._tasks) < self._parallel
 
     def start(self, run: Run) -> None:
+        self._waiting.append(run)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Make a task of each run that no other comparison is at; what such a one has finished has ended."""
+        for run in list(self._waiting):
+            lock = run.lock()
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                continue
+            self._waiting.remove(run)
+            self._locks[run.title] = lock
+            try:
+                run.check_folder()
+                if is_scored(run.record()):
+                    self._end(run)
+                else:
+                    self._submit(run)
+            except (OSError, RuntimeError) as error:
+                self._end(run, str(error))
+
+    def _end(self, run: Run, why: str = "") -> None:
+        self._locks.pop(run.title).release()
+        self._ended.append((run, why))
+
+    def _submit(self, run: Run) -> None:
         on_gpu = run.device != "cpu"
         # A process for each run, as on one machine: a training leaves seeds and settings of torch behind.
         needs: dict[str, Any] = {"num_cpus": run.threads, "num_gpus": int(on_gpu)}
@@ -107,22 +139,34 @@ class RayWorkers:
         return []  # which of the tasks have begun, and how far they are, stays on their machines
 
     def ended(self) -> list[tuple[Run, str]]:
-        found = []
-        done, _ = ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0.5)
-        for task in done:
+        self._hand_over()
+        for task in self._done_within(0.5):
             run = self._tasks.pop(task)
             try:
                 parcel = ray.get(task)
                 _unpack(run, parcel)
                 why = parcel.why
-            except (ray.exceptions.RayError, RuntimeError) as error:
+            except (ray.exceptions.RayError, RuntimeError, OSError, ValueError) as error:  # a full disk, say
                 why = str(error)
-            found.append((run, why))
+            self._end(run, why)
+        found, self._ended = self._ended, []
         return found
+
+    def _done_within(self, seconds: float) -> list[Any]:
+        """The tasks that are done, after as long at most, or all of it if there is none."""
+        if not self._tasks:
+            time.sleep(0 if self._ended else seconds)
+            return []
+        return ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=seconds)[0]
 
     def stop(self) -> None:
         for task in self._tasks:
+            ray.cancel(task)  # so that each removes its folder
+        self._done_within(PATIENCE if self._tasks else 0)
+        for task in self._tasks:
             ray.cancel(task, force=True)
+        for lock in self._locks.values():
+            lock.release()
         ray.shutdown()
 
 

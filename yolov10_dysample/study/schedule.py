@@ -15,8 +15,6 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-import filelock
-
 from yolov10_dysample.study.comparison import EPOCH_MARK, MAP, Run, is_scored
 from yolov10_dysample.study.progress import Reporter
 
@@ -37,13 +35,14 @@ carry_out(Run(**json.loads(sys.argv[1])))
 
 def carry_out(run: Run) -> None:
     """Do what is left to do of a run. It is recorded before it is scored: a score that fails costs no training."""
-    # Only who carries out a run needs torch, not who hands it to another process or machine.
-    from yolov10_dysample.study.scoring import score
-    from yolov10_dysample.study.training import train
+    # If a comparison is killed, its trainings may go on: the next comparison waits for them here, and uses them. What
+    # takes seconds comes after the lock, by which a comparison with other settings sees that the folder is taken.
+    with run.lock():
+        run.check_folder()
+        # Only who carries out a run needs torch, not who hands it to another process or machine.
+        from yolov10_dysample.study.scoring import score
+        from yolov10_dysample.study.training import train
 
-    run.unfinished.parent.mkdir(parents=True, exist_ok=True)
-    # If a comparison is killed, its trainings may go on: the next comparison waits for them here, and uses them.
-    with filelock.FileLock(f"{run.unfinished}.lock"):
         if not run.is_trained:
             train(run)
         if not is_scored(run.record()):

@@ -40,6 +40,8 @@ __all__ = [
 
 #: Images of the val split that the learnt offsets are looked at on.
 OFFSET_IMAGES = 64
+#: Settings of a training that its validation goes by, and the scores as well.
+OF_VALIDATION = ("imgsz", "batch", "workers", "conf", "iou", "max_det", "agnostic_nms", "nms")
 #: Timed rounds of the latency.
 ROUNDS = 30
 
@@ -173,7 +175,7 @@ def predictions(model: Any, run: Run, truth: GroundTruth) -> list[dict[str, Any]
             found.append({**box, **ids})
 
     model.add_callback("on_val_end", keep)
-    settings = {name: run.settings[name] for name in ("imgsz", "batch", "workers") if name in run.settings}
+    settings = {name: run.settings[name] for name in OF_VALIDATION if name in run.settings}
     with tempfile.TemporaryDirectory() as folder:
         model.val(
             data=run.data,
