@@ -114,6 +114,16 @@ def test_output_and_all_gradients_equal_the_published_code(variant, scale, batch
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_torch_func_may_call_it_with_plain_tensors(memory_format):
+    layer, x = DySample(64).eval(), torch.rand(1, 64, 8, 8).to(memory_format=memory_format)
+    plain = {name: value.detach() + 0.01 for name, value in layer.named_parameters()}
+    with torch.no_grad():
+        found = torch.func.functional_call(layer, plain, (x,))
+        layer.load_state_dict(plain)
+        torch.testing.assert_close(found, layer(x), rtol=0, atol=0)
+
+
 def test_published_code_fails_on_channels_last_and_ours_keeps_it():
     x = maps(1, 16, H, W, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
     with pytest.raises(RuntimeError, match="view size is not compatible"):

@@ -6,6 +6,7 @@ The class path ``yolov10_dysample.dysample.DySample`` is pickled into users' che
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -556,7 +557,8 @@ class DySample(nn.Module):
         side = start_positions(1, self.scale, self.init, self.offset.weight)
         start = torch.stack((side.expand(self.scale, -1), side.unsqueeze(1).expand(-1, self.scale))).flatten(1)
         start = in_order(start.unsqueeze(1).expand(-1, self.groups, -1).flatten())
-        weight, bias = in_order(self.offset.weight), in_order(self.get_parameter("offset.bias"))
+        # Not get_parameter(), which takes nothing but parameters: torch.func may have put plain tensors there.
+        weight, bias = in_order(self.offset.weight), in_order(cast(Tensor, self.offset.bias))
         if self.dyscope:
             scope = predict(in_order(self.scope.weight)).sigmoid() * (2 * OFFSET_RANGE)
             move = predict(weight, bias) * scope
