@@ -102,9 +102,12 @@ def test_a_library_that_cannot_be_imported_is_one_line(monkeypatch, capfd):
     def run_it(values):
         raise ImportError("libtorch_cpu.so: cannot open shared object file")
 
-    monkeypatch.setattr(main_module, "_load", lambda name: Command(name, "", "", (), "", run_it))
-    assert main(["plot"]) == 2
-    assert capfd.readouterr() == ("", "yolov10-dysample plot: libtorch_cpu.so: cannot open shared object file\n")
+    keys = (Key("device", "", run_it),)
+    monkeypatch.setattr(main_module, "_load", lambda name: Command(name, "", "", keys, "", run_it))
+    for words in (["plot"], ["plot", "device=0"]):  # in what it does; and to read what it was given
+        assert main(words) == 2
+        said = "yolov10-dysample plot: libtorch_cpu.so: cannot open shared object file\n"
+        assert capfd.readouterr() == ("", said)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

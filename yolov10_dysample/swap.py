@@ -55,6 +55,7 @@ def use_dysample(
 
     Raises:
         TypeError: If ``model`` is none of those above.
+        RuntimeError: If DySample could not be registered with Ultralytics.
         ValueError: If there is nothing to swap, or the layers asked for cannot be made; the model is then unchanged.
 
     Note:

@@ -70,9 +70,11 @@ def _status(arguments: list[str]) -> int:
         values = command.values(words)
     except UsageError as error:
         return _refused(f" {name}", f"{error} (see {PROGRAM} {name} --help)")
+    except ImportError as error:  # of a torch or an Ultralytics that is broken, say
+        return _refused(f" {name}", str(error))
     try:
         return command.run(values)
-    except (UsageError, ImportError) as error:  # of a torch or an Ultralytics that is broken, say
+    except (UsageError, ImportError) as error:
         return _refused(f" {name}", str(error))
 
 

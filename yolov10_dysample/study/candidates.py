@@ -108,6 +108,8 @@ def _of_checkpoint(file: Path, folder: Path) -> Twins:
         return Twins(file.stem, _saved(yolo, folder / f"{file.stem}-stock.pt"), own, True, _head(yolo))
     try:
         use_dysample(yolo, init="bilinear")
+    except RuntimeError as error:  # DySample is not registered
+        raise ValueError(f"cannot be swapped: {one_line(error)}") from None
     except ValueError as error:
         raise ValueError(f"must be a model that upsamples, got {file}: {one_line(error)}") from None
     return Twins(file.stem, own, _saved(yolo, folder / f"{file.stem}{SUFFIX}.pt"), False, _head(yolo))
