@@ -390,6 +390,20 @@ def test_what_failed_is_named_in_the_report():
     assert speed_report.terminal(record).count(failed["failed"]) == 5  # two rows of sizes
 
 
+def test_a_task_on_a_gpu_sees_it_alone_as_its_first(monkeypatch):
+    started = []
+
+    def start(command, env, **_):
+        started.append((json.loads(command[4])["device"], env["CUDA_VISIBLE_DEVICES"]))
+        raise OSError("not here")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(benchmark.subprocess, "Popen", start)
+    with pytest.raises(OSError, match="not here"):
+        benchmark.run_task("format", settings(device="1"), lambda *told: None, "torch")
+    assert started == [("0", "6")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["nothing of that name", "predicting memory"])
 def test_a_task_that_fails_says_why(task):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from yolov10_dysample.study.candidates import predicting_candidates, training_candidates
-from yolov10_dysample.study.settings import GROWING, PUBLISHED, STOCK, Settings, why_missing
+from yolov10_dysample.study.settings import GROWING, PUBLISHED, STOCK, Settings, gpu_alone, why_missing
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import merged
 
@@ -104,11 +104,13 @@ def run_task(task: str, settings: Settings, report: Report, *arguments: str) -> 
         *arguments (str): The task's own.
     """
     module = "yolov10_dysample.study.tasks"  # not imported here: it is for the other process
-    command = [sys.executable, "-m", module, task, json.dumps(settings._asdict()), *arguments]
+    device = {} if settings.device == "cpu" else gpu_alone(settings.device)
+    own_settings = settings._replace(device="0") if device else settings
+    command = [sys.executable, "-m", module, task, json.dumps(own_settings._asdict()), *arguments]
     threads = {name: str(settings.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     last: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        environment = {**os.environ, **threads, "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": folder}
+        environment = {**os.environ, **device, **threads, "YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": folder}
         # Ctrl-C reaches this process alone, which then ends the other one, before the folder is removed.
         own: dict[str, Any] = {"cwd": folder, "env": environment, "start_new_session": True}
         with subprocess.Popen(command, **own, stdout=subprocess.PIPE, text=True) as process:

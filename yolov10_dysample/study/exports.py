@@ -39,7 +39,7 @@ def export(yolo: Any, name: str, folder: Path, settings: Settings, **options: An
         yolo.model.pt_path = str(folder / Path(yolo.model.pt_path).name)
     if name == "onnx":
         options["opset"] = OPSET
-    device = settings.device if RUNTIMES[name].gpu else "cpu"
+    device = "" if RUNTIMES[name].gpu and settings.device != "cpu" else "cpu"  # nothing: the only one that is seen
     home = Path.cwd()
     os.chdir(folder)  # Ultralytics exports what has no file of its own to the current folder
     try:

@@ -30,6 +30,7 @@ __all__ = [
     "TORCH",
     "Runtime",
     "Settings",
+    "gpu_alone",
     "known_device",
     "predicting_format",
     "torch_device",
@@ -117,6 +118,16 @@ def known_device(text: str) -> str:
     if text != "cpu" and not (text.isdecimal() and int(text) < gpus):
         raise ValueError(f"must be cpu, or the index of one of this machine's {gpus} GPUs, got {text!r}")
     return text
+
+
+def gpu_alone(index: str) -> dict[str, str]:
+    """The environment of a process that shall see one of the GPUs of this one, by its index here.
+
+    There it is the first, and what Ultralytics takes by itself: its releases differ in whether an index counts all GPUs
+    of the machine, or those that ``CUDA_VISIBLE_DEVICES`` leaves.
+    """
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    return {"CUDA_VISIBLE_DEVICES": visible[int(index)] if visible else index}
 
 
 def torch_device(name: str) -> torch.device:
