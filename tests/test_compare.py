@@ -206,6 +206,32 @@ def test_how_offsets_learn_changes_nothing_but_them(digits, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
+def test_a_run_is_trained_and_scored_with_its_threads_and_not_with_those_of_ultralytics(digits, tmp_path, monkeypatch):
+    from ultralytics.nn.tasks import DetectionModel
+
+    plain, seen = DetectionModel.forward, {"train": set(), "score": set()}
+
+    def forward(self, x, *arguments, **keywords):
+        if isinstance(x, dict) or torch.is_inference_mode_enabled():  # not while it is built
+            seen["train" if isinstance(x, dict) else "score"].add(torch.get_num_threads())
+        return plain(self, x, *arguments, **keywords)
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr("ultralytics.utils.torch_utils.NUM_THREADS", 1)
+    monkeypatch.chdir(tmp_path)
+    one = a_run(tmp_path / "out", data=digits)._replace(settings={"imgsz": 64, "epochs": 1, "batch": 8, "workers": 0})
+    try:
+        monkeypatch.setattr(DetectionModel, "forward", forward)
+        train(one._replace(threads=2))
+        seen["score"].clear()  # the validation of each epoch
+        scoring.score(one._replace(threads=2))
+    finally:
+        torch.set_num_threads(before)
+    assert seen["train"] == {2}
+    assert 2 in seen["score"]  # and Ultralytics' own number in what it warms up with
+
+
+@pytest.mark.slow
 def test_a_run_whose_first_epoch_ultralytics_begins_again_with_half_the_batch_fails_with_the_cure(
     digits, tmp_path, monkeypatch
 ):
@@ -579,6 +605,19 @@ def test_comparisons_that_differ_in_more_than_their_data_are_not_pooled(both_dir
     assert compare_report.pooled_report([[folder] for folder in both_directions]).startswith("Not pooled:")
 
 
+def test_a_comparison_and_its_copy_are_not_pooled(folder, tmp_path_factory):
+    copied = shutil.copytree(folder, tmp_path_factory.mktemp("copy") / "copied")
+    said = compare_report.pooled_report([[folder], [copied]])
+    assert said == "Not pooled: bilinear, seed 0, is the same run in two of the comparisons.\n"
+
+
+def test_a_small_p_is_not_printed_as_0():
+    values = {seed: 0.5 + seed / 100 for seed in range(12)}  # 2 / 2^12
+    found = paired(values, dict.fromkeys(values, 0.4))
+    assert compare_report.difference_cell(found).endswith(", p < 0.001")
+    assert "p < 0.001)" in compare_report.in_words(found, "nearest")
+
+
 def test_precision_at_high_overlap_and_on_places_never_trained_on_are_reported_where_they_are_known(folder):
     assert "AP75" not in compare_report.report(folder)
     assert "test split" not in compare_report.report(folder)
@@ -794,6 +833,31 @@ def test_weights_of_another_model_than_the_one_named_are_refused(digits, tmp_pat
     assert "warm_start must be weights of model=yolov10n.yaml, got 'other.pt'" in refused(
         words, tmp_path, monkeypatch, capsys
     )
+
+
+@pytest.mark.parametrize(
+    ("variable", "device", "seen"),
+    [(None, "1", "1"), ("3", "0", "3"), ("2, 5", "1", "5"), ("GPU-8932f937,GPU-7d5f", "1", "GPU-7d5f")],
+)
+def test_a_run_on_a_gpu_sees_it_alone_whatever_the_scheduler_left(variable, device, seen, tmp_path, monkeypatch):
+    started = []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    monkeypatch.setattr(schedule.subprocess, "Popen", lambda command, env, **_: started.append((command, env)))
+    schedule.LocalWorkers([device], 1).start(a_run(tmp_path)._replace(device=device))
+    ((command, environment),) = started
+    assert environment["CUDA_VISIBLE_DEVICES"] == seen
+    assert json.loads(command[-1])["device"] == "", "what Ultralytics takes by itself, in each of its releases"
+
+
+def test_a_fork_with_a_dysample_of_its_own_is_told_in_one_line(digits, tmp_path, monkeypatch, capsys):
+    def not_registered(rows):
+        raise RuntimeError("DySample is not registered: yolov10-dysample doctor says why")
+
+    monkeypatch.setattr(checks, "build_on_meta", not_registered)
+    line = refused([f"data={digits}", "arms=dysample"], tmp_path, monkeypatch, capsys)
+    assert "arms: dysample: DySample is not registered: yolov10-dysample doctor says why" in line
 
 
 def test_a_job_of_a_cluster_trains_on_the_cores_it_was_given_not_on_all_of_the_machine(monkeypatch):
@@ -1037,6 +1101,15 @@ def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(fold
                 comparison.by_comparison([Path("parts")])
     (shards[0] / "records.jsonl").write_text(lines)
     assert "parts 2/2" in compare_report.report(shards[0])
+    for part in ("1/4", "2/4"):  # more machines came free
+        _, mine, _ = compare._prepared(compare.COMMAND.values([*words, f"shard={part}"]))
+        for one in mine:
+            append_line(one.records, whole[one.arm, one.seed])
+    (all_of_them,) = comparison.by_comparison([Path("parts")])
+    assert len(all_of_them) == 4
+    assert "not given" not in compare_report.report(*all_of_them)
+    some_of_them = [part for part in all_of_them if part.name != "shard-2-of-2"]
+    assert "parts 2/2, 3/4, 4/4" in compare_report.report(*some_of_them)
     assert "not given" not in compare_report.report(*shards)
     assert compare_report.verdict(load(*shards)) == compare_report.verdict(load(folder))
     assert "| dysample | 5 |" in Path("parts/report.md").read_text(encoding="utf-8")

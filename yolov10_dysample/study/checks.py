@@ -132,7 +132,7 @@ def check_arms(stock: Any, arms: Sequence[Arm]) -> None:
             layers = build_on_meta(with_arm(stock.yaml, arm))
             if arm.guided:
                 find_laterals(layers)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # RuntimeError: DySample is not registered
             raise ValueError(f"arms: {arm.name}: {error}") from None
 
 

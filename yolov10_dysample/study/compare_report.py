@@ -69,7 +69,7 @@ def difference_cell(found: dict[str, Any] | None) -> str:
         return f"{mean} (n = 1)"
     low, high = found["interval"]
     bold = "**" if found["n"] >= MIN_PAIRS and (low > 0 or high < 0) else ""
-    return f"{bold}{mean} {interval(found)}{bold}, p = {found['p']:.3f}"
+    return f"{bold}{mean} {interval(found)}{bold}, {chance(found)}"
 
 
 def interval(found: dict[str, Any]) -> str:
@@ -81,6 +81,10 @@ def interval(found: dict[str, Any]) -> str:
         for bound, text in zip(found["interval"], rounded, strict=True)
     )
     return f"[{low}, {high}]"
+
+
+def chance(found: dict[str, Any]) -> str:
+    return f"p = {found['p']:.3f}" if found["p"] >= 0.0005 else "p < 0.001"
 
 
 def results_table(records: Records, latency: dict[str, Any] | None) -> Table:
@@ -217,7 +221,7 @@ def in_words(found: dict[str, Any] | None, base: str) -> str:
         return f"no pairs with {base}"
     few = ": too few" if found["n"] < MIN_PAIRS else ""
     pairs = f"{found['n']} {'pair' if found['n'] == 1 else 'pairs'}"
-    p = f", p = {found['p']:.3f}" if "p" in found else ""
+    p = f", {chance(found)}" if "p" in found else ""
     difference = f"{found['mean']:+.3f}"
     if "interval" in found:
         difference += f" {interval(found)}"
@@ -240,9 +244,22 @@ def pooled_report(comparisons: Sequence[Sequence[Path]]) -> str:
     if len({json.dumps(about, sort_keys=True) for about in kept}) > 1:
         return "Not pooled: the comparisons differ in more than their data.\n"
     loaded = [load(*folders) for folders in comparisons]
+    if twice := _counted_twice(loaded):
+        return f"Not pooled: {twice} is the same run in two of the comparisons.\n"
     table = pooled_table(loaded, dict.fromkeys(arm for records in loaded for arm in records))
     named = ", ".join(f"`{about['data']}`" for about in abouts)
     return f"Pooled over {named}, each pair within its own comparison. {RULE}\n\n{markdown(table)}\n"
+
+
+def _counted_twice(loaded: Sequence[Records]) -> str:
+    """A run that more than one comparison has: of a folder that was copied, or trained again as it was."""
+    seen: set[tuple[Any, ...]] = set()
+    for records in loaded:
+        runs = {(arm, seed, run["start"], run["data"]) for arm, kept in records.items() for seed, run in kept.items()}
+        for arm, seed, *_ in sorted(seen & runs):
+            return f"{arm}, seed {seed},"
+        seen |= runs
+    return ""
 
 
 def pooled_table(loaded: Sequence[Records], arms: Iterable[str]) -> Table:
@@ -284,6 +301,8 @@ def unscored(folders: Sequence[Path]) -> str:
     totals = {int(shard.partition("/")[2]) for shard in shards}
     parts = [f"{part}/{total}" for total in sorted(totals) for part in range(1, total + 1)]
     missing = [part for part in parts if part not in shards]
+    if any(all(f"{part}/{total}" in shards for part in range(1, total + 1)) for total in totals):
+        missing = []  # all runs are in the parts of one number, and some of them in those of another as well
     return " ".join(
         [
             *([f"Left out, as their folders were not given: parts {', '.join(missing)}."] if missing else []),

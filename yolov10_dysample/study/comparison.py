@@ -87,7 +87,7 @@ class Run(NamedTuple):
         warm_start (bool): Whether ``model`` is weights.
         data (str): The data set YAML.
         settings (dict): Training settings.
-        device (str): ``cpu`` or the index of a GPU.
+        device (str): ``cpu``, the index of a GPU, or nothing: the GPU that its process was given.
         threads (int): Threads of PyTorch.
         out (str): The folder of the comparison.
     """
@@ -226,7 +226,8 @@ def by_comparison(folders: Sequence[Path]) -> list[list[Path]]:
             if about is None:
                 raise ValueError(f"must be folders of comparisons, got '{folder}', which has no {RECORDS} of one")
             shard = about.get("shard")
-            alike = [{**about, "shard": None, "device": None}, shard.partition("/")[2]] if shard else str(folder)
+            # Whatever the parts are of: their number may change while a comparison goes on.
+            alike = {**about, "shard": None, "device": None} if shard else str(folder)
             groups.setdefault(json.dumps(alike, sort_keys=True), []).append(folder)
     for group in groups.values():
         devices = {(known_of(folder).comparison or {}).get("device") for folder in group} - {None}

@@ -175,7 +175,7 @@ def _carry_out_apart(about: dict[str, Any], start: bytes | None, known: _Parcel,
     with tempfile.TemporaryDirectory(prefix="compare-", ignore_cleanup_errors=True) as folder:
         run = Run(**about)._replace(out=folder)
         if run.device != "cpu":
-            run = run._replace(device=str(ray.get_gpu_ids()[0]))
+            run = run._replace(device="")  # Ray lets the process see one GPU
         if start is not None:
             file = Path(folder, "start", Path(run.model).name)
             file.parent.mkdir()

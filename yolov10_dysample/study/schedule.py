@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from yolov10_dysample.study.comparison import EPOCH_MARK, MAP, Run, is_scored
 from yolov10_dysample.study.progress import Reporter
+from yolov10_dysample.study.settings import gpu_alone
 
 __all__ = ["LocalWorkers", "Workers", "carry_out", "carry_out_all"]
 
@@ -91,11 +92,18 @@ class LocalWorkers:
 
     def start(self, run: Run) -> None:
         place = next(place for place, busy in self._places.items() if busy is None)
-        run = run._replace(device=self._devices[place % len(self._devices)])
+        device = self._devices[place % len(self._devices)]
+        environment = dict(os.environ)
+        if device != "cpu":
+            environment |= gpu_alone(device)
+            device = ""
+        run = run._replace(device=device)
         run.log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-c", PROCESS, json.dumps(run._asdict())]
         with run.log.open("w", encoding="utf-8") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
         self._places[place] = _Busy(run, process)
 
     def running(self) -> list[tuple[Run, int]]:

@@ -24,7 +24,7 @@ from yolov10_dysample.study.records import environment_record
 from yolov10_dysample.study.settings import predicting_format, torch_device
 from yolov10_dysample.study.statistics import compared
 from yolov10_dysample.study.timing import time_interleaved
-from yolov10_dysample.study.training import dysample_layers
+from yolov10_dysample.study.training import dysample_layers, keep_threads
 
 __all__ = [
     "OFFSET_IMAGES",
@@ -50,12 +50,14 @@ def score(run: Run) -> None:
     """Add the scores of a trained run to its record."""
     from ultralytics import YOLO
 
-    torch.set_num_threads(run.threads)
     trained: Any = YOLO(run.weights)
+    keep_threads(trained, run.threads)
     truth, unseen = ground_truth(run.data), unseen_truth(run.data)
     scores = {"sizes": precision_by_size(trained, run, truth)}
     if unseen:
-        scores["test"] = precision_by_size(YOLO(run.weights), run, unseen)
+        again: Any = YOLO(run.weights)
+        keep_threads(again, run.threads)
+        scores["test"] = precision_by_size(again, run, unseen)
     run.note(**scores, offsets=learnt_offsets(trained, run, truth.files[:OFFSET_IMAGES]))
 
 

@@ -22,18 +22,18 @@ from yolov10_dysample.study.comparison import EPOCH_MARK, MAP, MAP50, Run, same_
 from yolov10_dysample.study.guidance import set_guidance
 from yolov10_dysample.study.records import environment_record, gpu_name
 
-__all__ = ["dysample_layers", "train"]
+__all__ = ["dysample_layers", "keep_threads", "train"]
 
 
 def train(run: Run) -> None:
     """Train a run, keep its weights, and record it."""
     from ultralytics import YOLO
 
-    torch.set_num_threads(run.threads)  # Ultralytics set its own number when it was imported
     start = time.monotonic()
     environment = environment_record("cpu")  # before its own load, and before Ultralytics has chosen a GPU
     shutil.rmtree(run.unfinished, ignore_errors=True)  # what a killed run left
     model: Any = YOLO(run.model)
+    keep_threads(model, run.threads)
     arm = parse_arm(run.arm)
     rows = with_arm(model.model.yaml, arm)
     frozen = {"freeze": freeze_setting(rows, run.settings.get("freeze"))} if arm.frozen else {}
@@ -67,6 +67,12 @@ def train(run: Run) -> None:
         **environment,
     )
     shutil.rmtree(run.unfinished, ignore_errors=True)
+
+
+def keep_threads(model: Any, threads: int) -> None:
+    """Have a model trained, validated and predicted with so many threads: Ultralytics sets its own number each time."""
+    for event in ("on_train_start", "on_val_start", "on_predict_start"):
+        model.add_callback(event, lambda host: torch.set_num_threads(threads))
 
 
 def dysample_layers(network: Any) -> dict[int, DySample]:
