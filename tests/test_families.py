@@ -1,6 +1,6 @@
 """Every stock model that upsamples takes DySample by name: it builds, keeps all other layers, and trains.
 
-With YOLOV10_DYSAMPLE_WRITE=1 a run that includes the slow tests writes the README's table, results/families.md.
+With YOLOV10_DYSAMPLE_WRITE=1 a run that includes the slow tests writes the table results/families.md.
 """
 
 import collections
