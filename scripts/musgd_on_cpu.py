@@ -16,13 +16,14 @@ from torch.overrides import TorchFunctionMode
 
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.study import schedule
+from yolov10_dysample.study.comparison import Run
 
-__all__ = ["ProductsInFloat32", "multiply_in_float32"]
+__all__ = ["NOTE", "ProductsInFloat32", "begin", "multiply_in_float32"]
 
 PRODUCTS = {torch.Tensor.matmul, torch.Tensor.__matmul__, torch.matmul, torch.mm, torch.bmm, torch.baddbmm}
-NOTE = "MuSGD multiplies in float32, and rounds to bfloat16"
+NOTE = "in float32, rounded to bfloat16"
 #: In front of what the process of a run does.
-FIRST = "from scripts.musgd_on_cpu import multiply_in_float32\nmultiply_in_float32()\n"
+FIRST = "from scripts.musgd_on_cpu import begin\nbegin()\n"
 
 
 class ProductsInFloat32(TorchFunctionMode):
@@ -47,9 +48,17 @@ def multiply_in_float32() -> None:
             return orthogonalize(*args, **kwargs)
 
     muon.zeropower_via_newtonschulz5 = in_float32
-    print(NOTE)  # in the log of the run
+
+
+def begin() -> None:
+    """What the process of a run does first: its record is to say how it multiplied."""
+    multiply_in_float32()
+    note = Run.note
+    Run.note = lambda run, **facts: note(run, **facts, products_of_musgd=NOTE)  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
+    if any(word.startswith("ray=") for word in sys.argv):
+        sys.exit("scripts.musgd_on_cpu trains on this machine alone: leave out ray=")
     schedule.PROCESS = FIRST + schedule.PROCESS
     sys.exit(main(["compare", *sys.argv[1:]]))

@@ -22,6 +22,7 @@ from PIL import Image
 
 from yolov10_dysample.figures import PictureRow, draw_detections, layout, png
 from yolov10_dysample.files import write_whole
+from yolov10_dysample.study.compare_report import interval
 from yolov10_dysample.study.comparison import Run, known_of
 from yolov10_dysample.study.paired import paired
 from yolov10_dysample.study.records import environment_record
@@ -156,8 +157,8 @@ def table(record: dict[str, Any]) -> Table:
     """The differences by crowding."""
     rows = [["images with", "objects in each", f"{record['arm']} less {record['base']}, AP of the image"]]
     for name, row in record["crowding"].items():
-        interval = " [{:+.3f}, {:+.3f}]".format(*row["interval"]) if "interval" in row else ""
-        gain = f"{row['mean']:+.3f}{interval} ({row['n']} seeds)"
+        bounds = f" {interval(row)}" if "interval" in row else ""
+        gain = f"{row['mean']:+.3f}{bounds} ({row['n']} seeds)"
         rows.append([f"the {name} objects, {row['images']}", "{} to {}".format(*row["objects"]), gain])
     return rows
 

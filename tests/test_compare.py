@@ -539,6 +539,8 @@ def test_arms_are_equivalent_only_where_the_whole_interval_is_within_the_margin(
         ([-0.0002, 0.0091], "[-0.0002, +0.009]"),
         ([0.0004, 0.0091], "[+0.0004, +0.009]"),  # better
         ([0.0101, 0.0499], "[+0.010, +0.050]"),
+        ([-0.00403, 0.00397], "[-0.00403, +0.00397]"),
+        ([0.0, 0.0], "[+0.000, +0.000]"),
     ],
 )
 def test_rounding_hides_no_side_of_0_or_of_the_margin(interval, said):
@@ -609,6 +611,22 @@ def test_a_comparison_and_its_copy_are_not_pooled(folder, tmp_path_factory):
     copied = shutil.copytree(folder, tmp_path_factory.mktemp("copy") / "copied")
     said = compare_report.pooled_report([[folder], [copied]])
     assert said == "Not pooled: bilinear, seed 0, is the same run in two of the comparisons.\n"
+    lines = read_lines(copied / "records.jsonl")
+    lines[0]["comparison"]["data"] = "other-labels.yaml"  # of the same images
+    for line in lines[1:]:
+        line["epochs"][-1]["mAP50-95"] += 0.01
+    (copied / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert compare_report.pooled_report([[folder], [copied]]).startswith("Pooled over")
+
+
+def test_a_run_in_several_folders_is_taken_whole_from_one(tmp_path):
+    trained_again = {**record(0.9, 0, "nearest")}
+    del trained_again["sizes"]  # not scored yet
+    for name, line in (("1", trained_again), ("2", record(0.5, 0, "nearest")), ("3", trained_again)):
+        append_line(tmp_path / name / "records.jsonl", line)
+    for order in ("123", "213", "321"):
+        found = comparison.known_of(*(tmp_path / name for name in order)).runs["nearest", 0]
+        assert last(found) == found["sizes"]["all"] == 0.5
 
 
 def test_a_small_p_is_not_printed_as_0():
@@ -1107,9 +1125,8 @@ def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(fold
             append_line(one.records, whole[one.arm, one.seed])
     (all_of_them,) = comparison.by_comparison([Path("parts")])
     assert len(all_of_them) == 4
-    assert "not given" not in compare_report.report(*all_of_them)
-    some_of_them = [part for part in all_of_them if part.name != "shard-2-of-2"]
-    assert "parts 2/2, 3/4, 4/4" in compare_report.report(*some_of_them)
+    assert "Folders that were not given: parts 3/4, 4/4;" in compare_report.report(*all_of_them)
+    assert f"{len(whole)} runs of" in compare_report.report(*all_of_them)
     assert "not given" not in compare_report.report(*shards)
     assert compare_report.verdict(load(*shards)) == compare_report.verdict(load(folder))
     assert "| dysample | 5 |" in Path("parts/report.md").read_text(encoding="utf-8")
@@ -1198,7 +1215,9 @@ def test_what_is_stopped_on_other_machines_leaves_no_folder_there(two_machines, 
 
     workers = RayWorkers(1, stand_in)
     workers.start(a_run(tmp_path / "out"))
-    while not (diary.exists() and diary.read_text()):
+    for _ in range(2400):
+        if diary.exists() and diary.read_text():
+            break
         time.sleep(0.05)
     folder = Path(diary.read_text())
     assert folder.is_dir()
@@ -1268,6 +1287,13 @@ def test_a_run_whose_folder_was_taken_over_is_not_trained_and_leaves_nothing_the
     with pytest.raises(RuntimeError, match="is about other settings by now"):
         comparison.same_as_its_pair(one, "weights", "a" * 64)
     assert not (tmp_path / comparison.PAIRS).exists()
+
+
+def test_a_run_that_was_to_have_a_gpu_is_not_trained_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("yolov10_dysample.study.training.train", lambda run: pytest.fail("trained"))
+    with pytest.raises(RuntimeError, match="nearest, seed 0: it was to have a GPU, and torch finds none here"):
+        schedule.carry_out(a_run(tmp_path)._replace(device=""))
 
 
 def test_scores_go_by_the_validation_settings_that_the_training_went_by():

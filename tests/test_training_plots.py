@@ -141,7 +141,6 @@ def test_every_task_leaves_them(task, train, digits, tmp_path, warnings):
     assert not warnings()
 
 
-@pytest.mark.slow
 def test_a_distillation_leaves_those_of_the_network_that_learns(tmp_path):
     from ultralytics.nn.distill_model import DistillationModel
     from ultralytics.nn.tasks import DetectionModel
@@ -167,6 +166,7 @@ def test_a_distillation_leaves_those_of_the_network_that_learns(tmp_path):
     assert {"dysample/layer11_p99", "dysample/layer14_p99"} < row.keys()
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_with_the_rows_up_to_its_checkpoint(train, tmp_path):
     class Stop(Exception):
         pass

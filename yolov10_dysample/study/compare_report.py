@@ -34,7 +34,7 @@ from yolov10_dysample.study.tables import Table, markdown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_report", "in_words", "pooled_report", "pooled_table", "report", "verdict", "write_report"]
+__all__ = ["draw_report", "in_words", "interval", "pooled_report", "pooled_table", "report", "verdict", "write_report"]
 
 #: What the verdicts go by.
 RULE = (
@@ -73,14 +73,14 @@ def difference_cell(found: dict[str, Any] | None) -> str:
 
 
 def interval(found: dict[str, Any]) -> str:
-    """With a digit more where three would hide on which side of 0 or of the margin a bound lies."""
-    rounded = (f"{bound:+.3f}" for bound in found["interval"])
-    hidden = {0, MARGIN}
-    low, high = (
-        f"{bound:+.4f}" if abs(float(text)) in hidden else text
-        for bound, text in zip(found["interval"], rounded, strict=True)
-    )
+    """With more digits than three where those would hide on which side of 0 or of the margin a bound lies."""
+    low, high = map(_bound, found["interval"])
     return f"[{low}, {high}]"
+
+
+def _bound(value: float) -> str:
+    texts = [f"{value:+.{digits}f}" for digits in range(3, 7)]
+    return next((text for text in texts if abs(float(text)) not in (0, MARGIN)), texts[0])
 
 
 def chance(found: dict[str, Any]) -> str:
@@ -244,18 +244,22 @@ def pooled_report(comparisons: Sequence[Sequence[Path]]) -> str:
     if len({json.dumps(about, sort_keys=True) for about in kept}) > 1:
         return "Not pooled: the comparisons differ in more than their data.\n"
     loaded = [load(*folders) for folders in comparisons]
-    if twice := _counted_twice(loaded):
+    if twice := _counted_twice(loaded, [about["data"] for about in abouts]):
         return f"Not pooled: {twice} is the same run in two of the comparisons.\n"
     table = pooled_table(loaded, dict.fromkeys(arm for records in loaded for arm in records))
     named = ", ".join(f"`{about['data']}`" for about in abouts)
     return f"Pooled over {named}, each pair within its own comparison. {RULE}\n\n{markdown(table)}\n"
 
 
-def _counted_twice(loaded: Sequence[Records]) -> str:
+def _counted_twice(loaded: Sequence[Records], data: Sequence[str]) -> str:
     """A run that more than one comparison has: of a folder that was copied, or trained again as it was."""
     seen: set[tuple[Any, ...]] = set()
-    for records in loaded:
-        runs = {(arm, seed, run["start"], run["data"]) for arm, kept in records.items() for seed, run in kept.items()}
+    for records, named in zip(loaded, data, strict=True):
+        runs = set()
+        for arm, seed, run in ((arm, seed, run) for arm, kept in records.items() for seed, run in kept.items()):
+            # The digests are of the images: with other labels it is another run, unless it came to the same.
+            alike = arm, seed, run["start"], run["data"]
+            runs |= {(*alike, named), (*alike, str(run["epochs"]))}
         for arm, seed, *_ in sorted(seen & runs):
             return f"{arm}, seed {seed},"
         seen |= runs
@@ -301,11 +305,13 @@ def unscored(folders: Sequence[Path]) -> str:
     totals = {int(shard.partition("/")[2]) for shard in shards}
     parts = [f"{part}/{total}" for total in sorted(totals) for part in range(1, total + 1)]
     missing = [part for part in parts if part not in shards]
-    if any(all(f"{part}/{total}" in shards for part in range(1, total + 1)) for total in totals):
-        missing = []  # all runs are in the parts of one number, and some of them in those of another as well
     return " ".join(
         [
-            *([f"Left out, as their folders were not given: parts {', '.join(missing)}."] if missing else []),
+            *(
+                [f"Folders that were not given: parts {', '.join(missing)}; left out is what only they have."]
+                if missing
+                else []
+            ),
             *([f"Left out, trained but not scored yet: {'; '.join(left_out)}."] if left_out else []),
         ]
     )

@@ -7,7 +7,6 @@ that was trained.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -192,14 +191,20 @@ class Known(NamedTuple):
 
 
 def known_of(*folders: Path) -> Known:
-    """What the records of a folder, or of all shards of a comparison, say; later lines add to those before."""
+    """What the records of a folder, or of all shards of a comparison, say; later lines add to those before.
+
+    Of a run that is in several folders, the first scored one stands, whole.
+    """
     comparison = latency = None
     runs: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in itertools.chain.from_iterable(read_lines(folder / RECORDS) for folder in folders):
-        comparison = line.get("comparison", comparison)
-        latency = line.get("latency", latency)
-        if "arm" in line:
-            runs.setdefault((line["arm"], line["seed"]), {}).update(line)
+    for folder in folders:
+        here: dict[tuple[str, int], dict[str, Any]] = {}
+        for line in read_lines(folder / RECORDS):
+            comparison = line.get("comparison", comparison)
+            latency = line.get("latency", latency)
+            if "arm" in line:
+                here.setdefault((line["arm"], line["seed"]), {}).update(line)
+        runs.update({run: record for run, record in here.items() if not is_scored(runs.get(run, {}))})
     return Known(comparison, runs, latency)
 
 

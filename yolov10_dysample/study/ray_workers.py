@@ -7,6 +7,7 @@ what Ray repeats because a machine was lost is recorded once. It must never be i
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import tempfile
 import time
@@ -119,7 +120,7 @@ class RayWorkers:
                     self._end(run)
                 else:
                     self._submit(run)
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 self._end(run, str(error))
 
     def _end(self, run: Run, why: str = "") -> None:
@@ -160,14 +161,16 @@ class RayWorkers:
         return ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=seconds)[0]
 
     def stop(self) -> None:
-        for task in self._tasks:
-            ray.cancel(task)  # so that each removes its folder
-        self._done_within(PATIENCE if self._tasks else 0)
-        for task in self._tasks:
-            ray.cancel(task, force=True)
-        for lock in self._locks.values():
-            lock.release()
-        ray.shutdown()
+        try:
+            for task in self._tasks:
+                ray.cancel(task)  # so that each removes its folder
+            self._done_within(PATIENCE if self._tasks else 0)
+            for task in self._tasks:
+                ray.cancel(task, force=True)
+        finally:
+            for lock in self._locks.values():
+                lock.release()
+            ray.shutdown()
 
 
 def _carry_out_apart(about: dict[str, Any], start: bytes | None, known: _Parcel, do: Callable[[Run], None]) -> _Parcel:
@@ -175,7 +178,8 @@ def _carry_out_apart(about: dict[str, Any], start: bytes | None, known: _Parcel,
     with tempfile.TemporaryDirectory(prefix="compare-", ignore_cleanup_errors=True) as folder:
         run = Run(**about)._replace(out=folder)
         if run.device != "cpu":
-            run = run._replace(device="")  # Ray lets the process see one GPU
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(ray.get_gpu_ids()[0])  # which Ray may have been told not to set
+            run = run._replace(device="")
         if start is not None:
             file = Path(folder, "start", Path(run.model).name)
             file.parent.mkdir()

@@ -41,9 +41,13 @@ def carry_out(run: Run) -> None:
     with run.lock():
         run.check_folder()
         # Only who carries out a run needs torch, not who hands it to another process or machine.
+        import torch
+
         from yolov10_dysample.study.scoring import score
         from yolov10_dysample.study.training import train
 
+        if run.device != "cpu" and not torch.cuda.is_available():  # Ultralytics would take the CPU without a word
+            raise RuntimeError(f"{run.title}: it was to have a GPU, and torch finds none here; yolo checks says why")
         if not run.is_trained:
             train(run)
         if not is_scored(run.record()):
