@@ -1,8 +1,9 @@
 """``yolov10-dysample compare``, with the same words, for ``optimizer=MuSGD`` on a CPU without bfloat16 instructions:
 ``python -m scripts.musgd_on_cpu data=... optimizer=MuSGD``.
 
-MuSGD multiplies matrices in bfloat16, which takes such a CPU several times as long as in float32. Here they are multiplied
-in float32 and rounded to bfloat16, as such instructions do. It must never change another result or another optimiser.
+MuSGD multiplies matrices in bfloat16, which takes such a CPU several times as long as in float32. Here they are
+multiplied in float32 and rounded to bfloat16, as such instructions do. It must never change another result or another
+optimiser.
 """
 
 from __future__ import annotations
