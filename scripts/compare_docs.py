@@ -27,6 +27,7 @@ TITLES = {
     "warm": "Digits, fine-tuned from a trained stock model",
     "trees": "Photographs of trees, fine-tuned from COCO weights",
     "gentle": "Photographs of trees, fine-tuned at half the learning rate",
+    "musgd": "Photographs of trees, fine-tuned with MuSGD",
 }
 #: The comparison that judges a fine-tuning: of those registered for it, the one that is complete.
 JUDGE = "gentle"

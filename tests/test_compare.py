@@ -1721,6 +1721,22 @@ def test_what_the_docs_advise_after_a_fine_tuning_is_what_the_registered_seeds_s
     assert outcome(gain(loaded[-1], "dysample:guided", "bilinear")) == "equivalent"
 
 
+def test_what_the_docs_say_of_musgd_is_what_its_seeds_say():
+    records = load(ROOT / "results/compare/musgd")
+    text = " ".join((ROOT / "docs/accuracy.md").read_text(encoding="utf-8").split())
+    found = {base: gain(records, "dysample", base) for base in ("nearest", "bilinear")}
+    said = [f"less {base} {one['mean']:+.3f} {compare_report.interval(one)}" for base, one in found.items()]
+    assert f"DySample {said[0].replace(' +', ' is +', 1).replace(' -', ' is -', 1)}, and {said[1]}." in text
+    numbers = {5: "Five", 6: "Six", 7: "Seven", 8: "Eight", 9: "Nine", 10: "Ten"}
+    (pairs,) = {one["n"] for one in found.values()}
+    assert f"{numbers[pairs]} of the ten [registered]" in text
+    assert {outcome(one) for one in found.values()} == {"not settled"}
+    low, high = (load(ROOT / f"results/compare/explore-{name}")["nearest"][100] for name in ("musgd01", "musgd001"))
+    assert last(low) < last(high), "the lower rate scored higher"
+    runs = [run for seeds in records.values() for run in seeds.values()]
+    assert {run["products_of_musgd"] for run in runs} == {"in float32, rounded to bfloat16"}
+
+
 def test_what_the_docs_say_of_training_from_scratch_is_what_the_fresh_seeds_say():
     fresh = load(ROOT / "results/compare/scratch-more")
     assert all(sorted(runs) == list(range(5, 20)) for runs in fresh.values()), "all that were registered"
