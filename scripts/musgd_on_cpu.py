@@ -59,7 +59,8 @@ def begin() -> None:
 
 
 if __name__ == "__main__":
-    if any(word.startswith("ray=") for word in sys.argv):
-        sys.exit("scripts.musgd_on_cpu trains on this machine alone: leave out ray=")
+    words = sys.argv[1:]
+    if "optimizer=MuSGD" not in words or any(word.startswith("ray=") for word in words):  # its records would be wrong
+        sys.exit(f"must be given optimizer=MuSGD, and no ray=, got {' '.join(words) or 'nothing'}")
     schedule.PROCESS = FIRST + schedule.PROCESS
     sys.exit(main(["compare", *sys.argv[1:]]))

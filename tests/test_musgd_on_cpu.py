@@ -57,6 +57,15 @@ def test_products_are_computed_in_float32(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [["optimizer=AdamW"], ["optimizer=MuSGD", "ray=auto"]])
+def test_what_it_would_note_wrongly_is_refused(words, tmp_path):
+    command = (sys.executable, "-m", "scripts.musgd_on_cpu", "data=d.yaml", f"out={tmp_path}", *words)
+    printed = run(*command, cwd=ROOT, ok=False)
+    assert "must be given optimizer=MuSGD, and no ray=, got data=d.yaml out=" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_each_run_of_a_comparison_multiplies_so(tmp_path, photographs):
     words = (f"data={photographs}", "optimizer=MuSGD", "arms=nearest", "seeds=0", "imgsz=64", "epochs=1", "device=cpu")
     run(sys.executable, "-m", "scripts.musgd_on_cpu", *words, f"out={tmp_path}", cwd=ROOT)
