@@ -1119,10 +1119,11 @@ def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(fold
                 comparison.by_comparison([Path("parts")])
     (shards[0] / "records.jsonl").write_text(lines)
     assert "parts 2/2" in compare_report.report(shards[0])
-    for part in ("1/4", "2/4"):  # more machines came free
-        _, mine, _ = compare._prepared(compare.COMMAND.values([*words, f"shard={part}"]))
+    for part in ("1/4", "2/4"):  # more machines came free, without sight of the others' folders
+        _, mine, _ = compare._prepared(compare.COMMAND.values([*words[:-1], "out=there", f"shard={part}"]))
         for one in mine:
             append_line(one.records, whole[one.arm, one.seed])
+        shutil.copytree(mine[0].out, Path("parts", Path(mine[0].out).name))
     (all_of_them,) = comparison.by_comparison([Path("parts")])
     assert len(all_of_them) == 4
     assert "Folders that were not given: parts 3/4, 4/4;" in compare_report.report(*all_of_them)
@@ -1130,6 +1131,31 @@ def test_shards_carry_out_every_run_once_and_are_reported_as_one_comparison(fold
     assert "not given" not in compare_report.report(*shards)
     assert compare_report.verdict(load(*shards)) == compare_report.verdict(load(folder))
     assert "| dysample | 5 |" in Path("parts/report.md").read_text(encoding="utf-8")
+
+
+def test_parts_that_more_arms_seeds_or_machines_deal_out_anew_train_nothing_again(folder, digits, tmp_path, capsys):
+    from yolov10_dysample.commands import compare
+
+    known = next(iter(comparison.known_of(folder).runs.values()))
+    words = [f"data={digits}", "device=cpu", "epochs=2", f"out={tmp_path / 'parts'}"]
+
+    def carry_out(*more, parts):
+        done = []
+        for part in range(1, parts + 1):
+            about, mine, _ = compare._prepared(compare.COMMAND.values([*words, *more, f"shard={part}/{parts}"]))
+            for one in (one for one in mine if not comparison.is_scored(one.record())):
+                append_line(one.records, {**known, "arm": one.arm, "seed": one.seed})
+                done.append((one.arm, one.seed))
+        return about, done
+
+    about, first = carry_out("arms=nearest,dysample", "seeds=0-1", parts=2)
+    more = ("arms=nearest,bilinear,dysample", "seeds=0-2")
+    _, then = carry_out(*more, parts=3)
+    assert sorted([*first, *then]) == [(arm, seed) for arm in ("bilinear", "dysample", "nearest") for seed in range(3)]
+    assert main(["compare", *words, *more, "shard=2/9"]) == 0
+    assert "other parts have all runs of shard 2/9 on record" in capsys.readouterr().out
+    for other in (about._replace(data="else.yaml"), about._replace(device="gpu")):
+        assert not comparison.on_record_elsewhere(tmp_path / "parts" / "shard-1-of-4", other)
 
 
 @pytest.fixture

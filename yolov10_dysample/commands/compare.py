@@ -110,6 +110,9 @@ def _run(values: dict[str, Any]) -> int:
         comparison, runs, parallel = _prepared(values)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from None
+    if not runs:
+        print(f"nothing is left to do: other parts have all runs of shard {comparison.shard} on record")
+        return 0
     from yolov10_dysample.study.compare_report import write_report
     from yolov10_dysample.study.progress import Reporter
     from yolov10_dysample.study.schedule import carry_out_all
@@ -187,6 +190,7 @@ def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
         default_folder,
         device_kind,
         is_scored,
+        on_record_elsewhere,
         require_same_settings,
     )
 
@@ -214,11 +218,12 @@ def _prepared(values: dict[str, Any]) -> tuple[Comparison, list[Run], int]:
         "threads": threads,
         "out": str(out),
     }
-    runs = [Run(arm=name, seed=seed, **common) for name, seed in pairs]
+    comparison = Comparison(start.model, values["data"], common["settings"], start.digest, shard, device_kind(device))
+    elsewhere = on_record_elsewhere(out, comparison) if shard else set()
+    runs = [Run(arm=name, seed=seed, **common) for name, seed in pairs if (name, seed) not in elsewhere]
     to_do = sum(not is_scored(run.record()) for run in runs)
     checks.check_out(out, sum(p.numel() for p in start.network.parameters()), to_do, parallel)
     checks.check_data(values["data"])
-    comparison = Comparison(start.model, values["data"], common["settings"], start.digest, shard, device_kind(device))
     require_same_settings(out, comparison)
     return comparison, runs, parallel
 

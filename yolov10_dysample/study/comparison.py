@@ -31,6 +31,7 @@ __all__ = [
     "device_kind",
     "is_scored",
     "known_of",
+    "on_record_elsewhere",
     "require_same_settings",
     "same_as_its_pair",
     "slug",
@@ -241,6 +242,21 @@ def by_comparison(folders: Sequence[Path]) -> list[list[Path]]:
                 f"must be shards that ran on CPUs alone, or on GPUs alone, got both in '{group[0].parent}'"
             )
     return list(groups.values())
+
+
+def on_record_elsewhere(folder: Path, wanted: Comparison) -> set[tuple[str, int]]:
+    """The arm and seed of every run that another shard beside this folder has: more arms or parts deal runs out anew.
+
+    Shards with other settings, or of another kind of device, are passed over.
+    """
+    found: set[tuple[str, int]] = set()
+    now = json.loads(json.dumps(wanted._replace(shard=None)._asdict()))
+    for file in sorted(folder.parent.glob(f"shard-*/{RECORDS}")):
+        known = known_of(file.parent)
+        about = {**(known.comparison or {}), "shard": None}
+        if file.parent != folder and {**about, "device": about.get("device") or now["device"]} == now:
+            found |= {run for run, record in known.runs.items() if is_scored(record)}
+    return found
 
 
 def is_scored(record: dict[str, Any]) -> bool:
