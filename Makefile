@@ -71,8 +71,8 @@ $(COMPARE_DATA): $(VENV)/installed scripts/make_digits.py scripts/dataset_folder
 
 compare: $(COMPARE_DATA) ## Train yolov10n with each upsampling, in pairs over 5 seeds; stop it at any time (2 hours)
 	$(COMPARE) data=$(COMPARE_DATA) arms=$(COMPARE_ARMS) out=$(COMPARE_OUT)/scratch $(COMPARE_TRAIN) epochs=15
-	test -f runs/stock/weights/last.pt || $(BIN)/yolo detect train model=yolov10n.yaml data=$(COMPARE_DATA) \
-		$(COMPARE_TRAIN) epochs=30 seed=1000 workers=0 project="$$PWD/runs" name=stock exist_ok=True
+	test -f runs/stock/ended || { rm -rf runs/stock && $(BIN)/yolo detect train model=yolov10n.yaml data=$(COMPARE_DATA) \
+		$(COMPARE_TRAIN) epochs=30 seed=1000 workers=0 project="$$PWD/runs" name=stock && mkdir -p runs/stock && touch runs/stock/ended; }
 	$(COMPARE) data=$(COMPARE_DATA) warm_start=runs/stock/weights/last.pt \
 		arms=nearest,bilinear,dysample,dysample:init=nearest out=$(COMPARE_OUT)/warm $(COMPARE_TRAIN) epochs=6 warmup_epochs=1
 

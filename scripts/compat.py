@@ -1,7 +1,8 @@
 """Tests the range of versions that the package claims, at its ends and between: ``make compat``.
 
 Every combination gets a virtual environment of its own, removed afterwards; no other environment is changed. What could
-not be installed or run is a line of the table and makes the exit status 1: it must never look like a pass.
+not be installed or run is a line of the table and makes the exit status 1: it must never look like a pass. This runs
+where torch is not installed.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scripts.make_digits import make_digits
+from yolov10_dysample.files import write_all
+from yolov10_dysample.study.records import environment_record
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "compat"
@@ -51,6 +53,12 @@ COMBINATIONS = (
     Combination("newest, newest Python", "3.13", ("ultralytics", *NEWEST_TORCH)),
 )
 
+#: What the table says of where and when a combination was run.
+ABOUT: dict[str, Callable[[dict[str, Any]], str]] = {
+    "date": lambda entry: entry["date"][:10],
+    "revision": lambda entry: entry["revision"],
+    "machine": lambda entry: f"{entry['machine']['system']}, {entry['machine']['cores']} cores",
+}
 SHOWN = ("ultralytics", "torch", "torchvision", "numpy", "opencv-python", "onnx", "onnxruntime")
 
 COUNT = f"""
@@ -87,9 +95,11 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the environments (about 6 GB each)")
     options = parser.parse_args()
 
+    names = [c.name for c in COMBINATIONS]
+    unknown = [name for name in options.only or () if name not in names]
+    if unknown:
+        parser.error(f"--only must be of {', '.join(map(repr, names))}, got {', '.join(map(repr, unknown))}")
     chosen = [c for c in COMBINATIONS if not options.only or c.name in options.only]
-    if not chosen:
-        parser.error(f"--only knows {', '.join(repr(c.name) for c in COMBINATIONS)}")
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir(parents=True)
     wheel, data = _wheel(), _data_set()
@@ -99,7 +109,7 @@ def main() -> None:
     for combination in chosen:
         python = _find_python(combination.python, options.pythons)
         results[combination.name] = _try(combination, python, wheel, data, options.keep)
-        _write(options.out, [results[c.name] for c in COMBINATIONS if c.name in results])
+        _write(options.out, results)
     passed = sum(_is_pass(results[c.name]) for c in chosen)
     print(f"{passed} of {len(chosen)} combinations passed; see {options.out / 'compat.md'} and the logs in {BUILD}")
     sys.exit(passed < len(chosen))
@@ -121,13 +131,17 @@ def _find_python(version: str, given: Iterable[str]) -> str | None:
     if not version:
         return sys.executable
     for candidate in (*given, sys.executable, f"python{version}"):
-        ask = [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        found = shutil.which(candidate)
+        if found is None:
+            continue
+        found = os.path.abspath(found)  # it is started from other folders, too
+        ask = [found, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         try:
             answer = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
         except OSError:
             continue
         if answer == version:
-            return candidate
+            return found
     return None
 
 
@@ -136,7 +150,9 @@ def _try(combination: Combination, python: str | None, wheel: Path, data: Path, 
     folder = BUILD / combination.name.replace(", ", "-").replace(" ", "-")
     user = folder / "user"
     user.mkdir(parents=True)
-    entry: dict[str, Any] = {"name": combination.name, "asked": list(combination.requirements), "checks": {}}
+    about = environment_record()
+    del about["versions"]  # those of this process
+    entry: dict[str, Any] = {"name": combination.name, "asked": list(combination.requirements), **about, "checks": {}}
     if python is None:
         return {**entry, "not run": f"no Python {combination.python} here"}
     environment = folder / "venv"
@@ -223,22 +239,27 @@ def _cell(check: dict[str, Any] | None) -> str:
     return f"pass, {check['seconds']:.0f} s" if check["passed"] else f"**fail**: {textwrap.shorten(check['why'], 100)}"
 
 
-def _write(out: Path, entries: list[dict[str, Any]]) -> None:
+def _write(out: Path, results: dict[str, dict[str, Any]]) -> None:
+    """Write what is known; what has not been run, since this was stopped or was to run others, is a column too."""
     out.mkdir(parents=True, exist_ok=True)
-    machine = f"{platform.machine()}, {platform.system()}, {os.cpu_count()} cores, CPU only"
-    (out / "compat.json").write_text(json.dumps({"machine": machine, "combinations": entries}, indent=2) + "\n")
-    (out / "compat.md").write_text(_table(entries, machine))
+    missing = {"checks": {}, "not run": "not run"}
+    known = {"combinations": [results[c.name] for c in COMBINATIONS if c.name in results]}
+    table = _table([results.get(c.name, {"name": c.name, **missing}) for c in COMBINATIONS])
+    files = {"compat.json": json.dumps(known, indent=2) + "\n", "compat.md": table}
+    write_all({out / name: content.encode() for name, content in files.items()})
 
 
-def _table(entries: list[dict[str, Any]], machine: str) -> str:
+def _table(entries: list[dict[str, Any]]) -> str:
     passed = sum(map(_is_pass, entries))
     names = list(dict.fromkeys(name for entry in entries for name in entry["checks"]))
     lines = [
-        f"{passed} of {len(entries)} combinations passed every check. Written by `make compat`; {machine}.",
+        f"{passed} of {len(entries)} combinations passed every check. Written by `make compat`.",
         "",
         f"| | {' | '.join(entry['name'] for entry in entries)} |",
         f"|---|{'---|' * len(entries)}",
     ]
+    for name, value in ABOUT.items():
+        lines.append(f"| {name} | {' | '.join(value(entry) if 'date' in entry else '' for entry in entries)} |")
     versions = [entry.get("versions", {}) for entry in entries]
     for name in ("python", *SHOWN):
         lines.append(f"| {name} | {' | '.join(str(found.get(name) or 'none') for found in versions)} |")

@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from yolov10_dysample.files import write_whole
 from yolov10_dysample.study.operators import spread_offsets
 
 MODELS = ("yolov10n", "yolov10n-dysample")
@@ -323,7 +324,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--formats", nargs="+", choices=offered, default=offered, metavar="FORMAT")
     parser.add_argument("--limit", type=float, default=180, help="seconds for each model and format (default: 180)")
-    parser.add_argument("--work", type=Path, help="where the logs are kept (default: a folder that is removed)")
+    parser.add_argument("--work", type=Path, help="new folder for the logs (default: one that is removed)")
     parser.add_argument("--out", type=Path, default=Path("results/formats.md"))
     parser.add_argument("--update", action="store_true", help="keep the other rows that --out has")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -332,9 +333,18 @@ def main() -> None:
     if options.child:
         child(options.child, options.formats[0], options.report)
         return
+    before = ""
+    try:
+        if options.update:
+            before = options.out.read_text(encoding="utf-8")
+            with_rows_of(table({}), before)
+        if options.work:
+            options.work.mkdir(parents=True)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
     with tempfile.TemporaryDirectory(prefix="formats-") as temporary:
-        work = options.work or Path(temporary)
+        work = (options.work or Path(temporary)).resolve()
         results = {}
         for export_format in options.formats:
             print(f"{export_format} ... ", end="", file=sys.stderr, flush=True)
@@ -347,7 +357,7 @@ def main() -> None:
             print(f"{cells} ({time.monotonic() - start:.0f} s)", file=sys.stderr)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     text = table(results)
-    options.out.write_text(with_rows_of(text, options.out.read_text()) if options.update else text)
+    write_whole(options.out, (with_rows_of(text, before) if options.update else text).encode())
 
 
 if __name__ == "__main__":

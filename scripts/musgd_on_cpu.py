@@ -1,5 +1,5 @@
 """``yolov10-dysample compare``, with the same words, for ``optimizer=MuSGD`` on a CPU without bfloat16 instructions:
-``python -m scripts.musgd_on_cpu data=... optimizer=MuSGD``.
+``python -m scripts.musgd_on_cpu data=... device=cpu optimizer=MuSGD``.
 
 MuSGD multiplies matrices in bfloat16, which takes such a CPU several times as long as in float32. Here they are
 multiplied in float32 and rounded to bfloat16, as such instructions do. It must never change another result or another
@@ -60,7 +60,13 @@ def begin() -> None:
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    if "optimizer=MuSGD" not in words or any(word.startswith("ray=") for word in words):  # its records would be wrong
-        sys.exit(f"must be given optimizer=MuSGD, and no ray=, got {' '.join(words) or 'nothing'}")
+    if {"-h", "--help"} & {*words}:
+        print(__doc__)
+        sys.exit()
+    # With another optimiser or on a GPU its records would be wrong.
+    if not {"optimizer=MuSGD", "device=cpu"} <= {*words} or any(word.startswith("ray=") for word in words):
+        got = " ".join(words) or "nothing"
+        print(f"must be given optimizer=MuSGD and device=cpu, and no ray=, got {got}", file=sys.stderr)
+        sys.exit(2)
     schedule.PROCESS = FIRST + schedule.PROCESS
     sys.exit(main(["compare", *sys.argv[1:]]))

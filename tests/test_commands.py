@@ -165,3 +165,16 @@ def test_make_saves_its_runs_in_the_checkout_whatever_its_folder_is_called(targe
     projects = [Path(line.partition("=")[2]) for line in notes.read_text().splitlines() if line.startswith("project=")]
     assert projects
     assert {project.parts[: len(checkout.parts) + 1] for project in projects} == {(checkout / "runs").parts}
+
+
+@pytest.mark.parametrize("checkout", ["a folder"], indirect=True)
+def test_make_compare_starts_from_no_training_that_was_stopped(checkout, tmp_path):
+    notes, half_trained = tmp_path / "notes", checkout / "runs" / "stock" / "weights" / "last.pt"
+    half_trained.parent.mkdir(parents=True)
+    half_trained.touch()
+    trainings = []
+    for _ in range(2):
+        run("make", "compare", cwd=checkout, env={"NOTES": str(notes)})
+        trainings.append(notes.read_text().splitlines().count("name=stock"))
+    assert trainings == [1, 1]
+    assert not half_trained.exists()

@@ -26,7 +26,7 @@ from PIL import Image
 from scipy import stats
 from ultralytics.engine.results import Results
 
-from scripts import compare_docs, where_it_wins
+from scripts import compare_docs, musgd_on_cpu, where_it_wins
 from tests.conftest import ROOT, clean_environ, run
 from tests.documents import documented
 from yolov10_dysample.commands import compare as compare_command
@@ -675,11 +675,19 @@ def test_records_that_are_no_pairs_are_not_reported(folder):
 
 
 def test_the_report_and_its_plot_show_every_arm(folder):
-    append_line(folder / "records.jsonl", record(0.5, 9, "nearest", machine={"cpu": "Another CPU"}))
+    append_line(folder / "records.jsonl", record(0.5, 9, "nearest", machine={"cpu": "Another CPU", "gpu": None}))
+    append_line(folder / "records.jsonl", record(0.5, 8, "nearest", machine={"cpu": "Its CPU", "gpu": "A GPU"}))
     text = compare_report.report(folder)
-    assert "Another CPU, CPU;" in text
+    assert "2026-01-01, A GPU, Another CPU, CPU;" in text
+    assert "MuSGD" not in text
     assert "| dysample | 5 | 0.370 ± 0.047 | **+0.030 [+0.010, +0.050]**, p = 0.062 |" in text
     assert draw_report(load(folder)).startswith(b"\x89PNG")
+
+
+def test_the_report_says_which_runs_multiplied_as_the_optimiser_does_not(folder):
+    note = {"products_of_musgd": musgd_on_cpu.NOTE}
+    append_line(folder / "records.jsonl", {"arm": "nearest", "seed": 0, **note})
+    assert "MuSGD's products in float32, rounded to bfloat16: 1 of them." in compare_report.report(folder)
 
 
 def test_an_arm_of_the_past_is_reported_though_it_cannot_be_trained_any_more(folder):
@@ -1760,7 +1768,7 @@ def test_what_the_docs_say_of_musgd_is_what_its_seeds_say():
     low, high = (load(ROOT / f"results/compare/explore-{name}")["nearest"][100] for name in ("musgd01", "musgd001"))
     assert last(low) < last(high), "the lower rate scored higher"
     runs = [run for seeds in records.values() for run in seeds.values()]
-    assert {run["products_of_musgd"] for run in runs} == {"in float32, rounded to bfloat16"}
+    assert {run["products_of_musgd"] for run in runs} == {musgd_on_cpu.NOTE}
 
 
 def test_what_the_docs_say_of_training_from_scratch_is_what_the_fresh_seeds_say():

@@ -57,11 +57,13 @@ def test_products_are_computed_in_float32(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["optimizer=AdamW"], ["optimizer=MuSGD", "ray=auto"]])
+@pytest.mark.parametrize(
+    "words", [["optimizer=AdamW", "device=cpu"], ["optimizer=MuSGD"], ["optimizer=MuSGD", "device=cpu", "ray=auto"]]
+)
 def test_what_it_would_note_wrongly_is_refused(words, tmp_path):
     command = (sys.executable, "-m", "scripts.musgd_on_cpu", "data=d.yaml", f"out={tmp_path}", *words)
     printed = run(*command, cwd=ROOT, ok=False)
-    assert "must be given optimizer=MuSGD, and no ray=, got data=d.yaml out=" in printed
+    assert printed.startswith("must be given optimizer=MuSGD and device=cpu, and no ray=, got data=d.yaml out=")
     assert not list(tmp_path.iterdir())
 
 

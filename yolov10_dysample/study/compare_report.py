@@ -5,6 +5,7 @@ It trains nothing and adds nothing: every number it shows follows from the recor
 
 from __future__ import annotations
 
+import collections
 import io
 import itertools
 import json
@@ -288,12 +289,14 @@ def conditions(folders: Sequence[Path], records: Records) -> str:
     versions = {json.dumps({k: run["versions"][k] for k in ("python", "torch", "ultralytics")}) for run in runs}
     stated = "; ".join(", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in sorted(versions))
     revisions = ", ".join(sorted({run["revision"] for run in runs}))
-    machines = ", ".join(sorted({run["machine"]["cpu"] for run in runs}))
+    machines = ", ".join(sorted({run["machine"].get("gpu") or run["machine"]["cpu"] for run in runs}))
     first, last = (one(run["date"] for run in runs)[:10] for one in (min, max))
     days = first if first == last else f"{first} to {last}"
+    rounded = collections.Counter(run.get("products_of_musgd") for run in runs)  # scripts/musgd_on_cpu.py
+    multiplied = [f" MuSGD's products {how}: {count} of them." for how, count in rounded.items() if how]
     return (
         f"{on}, {start}, `{settings}`: {len(runs)} runs of {minutes:.1f} minutes (median), "
-        f"{days}, {machines}; {stated}; revision {revisions}."
+        f"{days}, {machines}; {stated}; revision {revisions}.{''.join(multiplied)}"
     )
 
 

@@ -10,8 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from yolov10_dysample.study.settings import ON_REQUEST, RUNTIMES
 from yolov10_dysample.study.statistics import rounded
 
@@ -45,10 +43,14 @@ def environment_record(device: Any = None) -> dict[str, Any]:
 
 
 def gpu_name(device: Any = None) -> str | None:
-    """What the GPU of a device is called, or torch's current one; None for a CPU, or where there is none.
+    """What the GPU of a device is called, or torch's current one; None for a CPU, or where there is none, or no torch.
 
     It starts CUDA, and then ``CUDA_VISIBLE_DEVICES``, by which older Ultralytics chooses a GPU, is read no more.
     """
+    try:
+        import torch  # `make compat` notes where it ran, and that may be without it
+    except ImportError:
+        return None
     if not torch.cuda.is_available() or (device is not None and torch.device(device).type != "cuda"):
         return None
     return torch.cuda.get_device_name(device)
