@@ -22,6 +22,7 @@ from PIL import Image
 
 from yolov10_dysample.figures import PictureRow, draw_detections, layout, png
 from yolov10_dysample.files import write_whole
+from yolov10_dysample.study.checks import check_out
 from yolov10_dysample.study.compare_report import interval
 from yolov10_dysample.study.comparison import Run, known_of
 from yolov10_dysample.study.paired import paired
@@ -128,7 +129,7 @@ def picture(tiles: Sequence[Tile], folder: Path, arm: str, base: str, imgsz: int
     from ultralytics import YOLO
     from ultralytics.utils.patches import imread
 
-    chosen = [*tiles[:DRAWN], *tiles[-DRAWN:]]
+    chosen = [*tiles[:DRAWN], *tiles[DRAWN:][-DRAWN:]]
     images = [np.asarray(imread(tile.file)) for tile in chosen]  # as Ultralytics reads them: turned, if they say so
     shapes = [image.shape[0] / image.shape[1] for image in images]
     figure, axes = layout([PictureRow([shape] * 2, above=0.5, below=0.1) for shape in shapes], header=0.1)
@@ -185,6 +186,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.docs and not DOCUMENT.is_file():
         parser.error(f"--docs must be used in a clone, where {DOCUMENT} is; got {Path.cwd()}")
     try:
+        check_out(out, 0, 0, 0)  # before minutes of predictions
         tiles = compare_images(options.folder, options.data, options.arm, options.base)
     except (OSError, ValueError) as error:
         parser.error(str(error))
