@@ -35,6 +35,7 @@ from tests.small_models import SMALL
 from yolov10_dysample import use_dysample
 from yolov10_dysample.commands import benchmark as benchmark_command
 from yolov10_dysample.commands.benchmark import COMMAND, REFERENCE
+from yolov10_dysample.commands.keys import UsageError
 from yolov10_dysample.commands.main import main
 from yolov10_dysample.dysample import DySample, dysample
 from yolov10_dysample.exporting import traced_form
@@ -50,7 +51,7 @@ from yolov10_dysample.study import (
     tasks,
     timing,
 )
-from yolov10_dysample.study.candidates import load, make_training_step, make_twins
+from yolov10_dysample.study.candidates import Twins, load, make_training_step, make_twins
 from yolov10_dysample.study.model_cost import count_operations
 from yolov10_dysample.study.operators import SHAPES, YOLO_SHAPES, Carafe, make_upsamplers
 from yolov10_dysample.study.progress import Reporter
@@ -244,6 +245,17 @@ def test_a_model_is_timed_in_the_memory_format_that_yolo_predict_runs_it_in(devi
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(sys, "platform", "linux")
     assert predicting_format(torch.device(device)) == expected
+
+
+def test_a_release_that_has_no_choice_of_memory_format_predicts_in_nchw(monkeypatch):
+    class Before:
+        def __init__(self, weights="yolo11n.pt", device=None, fuse=True):
+            pass
+
+    monkeypatch.setattr("ultralytics.nn.autobackend.AutoBackend", Before)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert predicting_format(torch.device("cpu")) == torch.contiguous_format
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Ultralytics predicts in NCHW there")
@@ -532,6 +544,64 @@ def test_an_earlier_record_is_kept_where_no_name_is_given(monkeypatch, tmp_path)
     assert kept == {"yolov10n.json": "a", "yolov10n2.json": "b"}
 
 
+def test_a_benchmark_that_ended_meanwhile_keeps_its_record(monkeypatch, tmp_path):
+    earlier = tmp_path / "runs/benchmark/yolov10n.json"
+    monkeypatch.setattr(speed_report, "terminal", lambda record: "")
+    monkeypatch.setattr(benchmark_command, "_measured", lambda *given: earlier.write_text("the other's") and {})
+    monkeypatch.chdir(tmp_path)
+    assert COMMAND.run(COMMAND.values([])) == 0
+    assert earlier.read_text() == "the other's"
+    assert earlier.with_name("yolov10n2.json").is_file()
+
+
+def test_a_model_that_may_not_be_read_is_one_line(monkeypatch, tmp_path, capsys):
+    def denied(self, *arguments, **settings):
+        raise PermissionError("not yours")
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(find_stock("yolov10n.yaml"), "mine.yaml")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", denied)
+        assert main(["benchmark", "model=mine.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        "yolov10-dysample benchmark: model cannot be read, or its twin not written: not yours\n"
+    )
+
+
+def test_a_folder_that_may_not_be_looked_into_is_one_line(monkeypatch):
+    def denied(self):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(Path, "is_dir", denied)
+    with pytest.raises(UsageError, match=r"^out must be in a folder that can be .* got 'speed\.json': not yours$"):
+        benchmark_command._check_out(Path("speed.json"))
+
+
+def test_a_record_names_the_gpu_that_was_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr("yolov10_dysample.study.records.gpu_name", lambda device: asked.append(str(device)))
+    monkeypatch.setattr(benchmark, "measure", lambda settings, report: {})
+    for device in ("cpu", "1"):
+        twins = Twins("yolov10n", "yolov10n.yaml", "yolov10n-dysample.yaml", False, "v10Detect")
+        benchmark_command._measured({**COMMAND.values([]), "device": device}, twins, lambda said: None)
+    assert asked == ["cpu", "cuda:1"]
+
+
+def test_onnx_runtime_that_would_take_the_cpu_for_a_gpu_is_no_measurement(tmp_path, monkeypatch):
+    import onnxruntime
+
+    class Session:
+        def __init__(self, file, options, providers):
+            assert providers[0] == ("CUDAExecutionProvider", {"device_id": 1})
+
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    with pytest.raises(RuntimeError, match="and would run on the CPU"):
+        exports.open_onnx(tmp_path / "model.onnx", torch.rand(1, 3, 32, 32), settings(device="1"))
+
+
 def test_a_record_that_cannot_be_written_is_told_also_where_nobody_reads_what_is_shown(monkeypatch, tmp_path, capfd):
     def closed(record):
         raise BrokenPipeError
@@ -575,6 +645,16 @@ def test_a_stock_model_may_be_named_with_its_endings(name, tmp_path):
     twins = make_twins(name, tmp_path)
     assert twins == ("yolov10n", "yolov10n.yaml", "yolov10n-dysample.yaml", False, "v10Detect")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_a_model_yaml_has_the_size_of_its_own_name(tmp_path):
+    shutil.copy(find_stock("yolov8.yaml"), tmp_path)
+    link = tmp_path / "yolov8s.yaml"
+    link.symlink_to("yolov8.yaml")
+    twins = make_twins(str(link), tmp_path)
+    stock, ours = (load(name, settings(stock=twins.stock, dysample=twins.dysample)).model for name in (STOCK, OURS))
+    assert stock.yaml["scale"] == ours.yaml["scale"] == "s"
 
 
 def test_a_stock_model_that_ultralytics_opens_as_rt_detr_has_a_twin_too(tmp_path):

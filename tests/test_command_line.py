@@ -76,6 +76,48 @@ def test_a_reader_that_has_seen_enough_is_no_failure(words, unbuffered, python, 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process is not asked to end there")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_the_screen_is_one_line(unbuffered, python, tmp_path):
+    command = [python, "-m", "yolov10_dysample", "--help"]
+    env = {**clean_environ(), "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, env=env, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "yolov10-dysample: cannot write: [Errno 28]" in done.stderr
+
+
+def test_without_a_screen_a_conversion_asks_for_a_file(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["convert", "model=yolov10n.yaml"]) == 2
+    assert "out is missing, and there is no screen to write to; write out=model.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plot", "weights=~/a", "source=~/b", "other=~/c", "out=~/d"],
+        ["convert", "model=~/a", "out=~/b"],
+        ["benchmark", "model=~/a", "out=~/b.json"],
+        ["compare", "data=~/a", "model=~/b", "warm_start=~/c", "out=~/d"],
+        ["compare", "report=~/a,~/b"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_tilde_is_the_home_folder_in_every_shell(words, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME" if os.name != "nt" else "USERPROFILE", str(tmp_path))
+    name, *words = words
+    values = importlib.import_module(f"yolov10_dysample.commands.{name}").COMMAND.values(words)
+    given = [value for word in words for value in _listed(values[word.partition("=")[0]])]
+    assert given
+    assert {Path(value).parent for value in given} == {tmp_path}
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]
+
+
 def test_a_command_that_is_told_to_end_cleans_up_as_after_ctrl_c(python, tmp_path):
     code = """
 import os, signal, sys

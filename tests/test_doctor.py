@@ -440,6 +440,27 @@ def test_a_list_of_files_that_is_cut_short_is_named(stubbed, stub_environment):
 
 
 @pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (b"\xff\xfe.py,sha256=abc,1\n", "damaged: RECORD cannot be read"),
+        (b"a\x00b.py,sha256=abc,1\n", "damaged: "),
+    ],
+    ids=["not UTF-8", "NUL"],
+)
+def test_a_list_of_files_that_is_no_text_is_named(row, said, stubbed, stub_environment):
+    (record,) = stub_environment.site.glob("yolov10_dysample-*.dist-info/RECORD")
+    content = record.read_bytes()
+    record.write_bytes(content + row)
+    try:
+        output = stubbed(ok=False)
+    finally:
+        record.write_bytes(content)
+    assert f"problem: {said}" in output
+    assert "Traceback" not in output
+    assert output.endswith("not healthy: 1 problem\n")
+
+
+@pytest.mark.parametrize(
     ("switch", "effect"),
     [
         ("SAMPLING", f"must be one of {', '.join(SAMPLINGS)}, got 'off': exports are refused"),

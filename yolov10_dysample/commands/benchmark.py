@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, one_of, several, whole
+from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, home, one_of, path, several, whole
 from yolov10_dysample.files import next_free, write_whole
 from yolov10_dysample.study.packages import require_packages
 from yolov10_dysample.study.settings import (
@@ -40,14 +40,14 @@ BY_DEFAULT = [name for name in RUNTIMES if name not in ON_REQUEST]
 def _record_file(text: str) -> Path:
     if not text.endswith(".json"):
         raise ValueError(f"must end in .json, got {text!r}; the plot gets the same name with .png")
-    return Path(text)
+    return path(text)
 
 
 def _reference(text: str) -> str:
     from yolov10_dysample.study.operators import load_published
 
-    load_published(str(Path(text).resolve()))
-    return text
+    load_published(str(path(text).resolve()))
+    return home(text)
 
 
 def _run(values: dict[str, Any]) -> int:
@@ -60,22 +60,26 @@ def _run(values: dict[str, Any]) -> int:
     from yolov10_dysample.study.candidates import make_twins
     from yolov10_dysample.study.progress import Reporter
 
-    with tempfile.TemporaryDirectory(prefix="benchmark-twin-") as folder:
+    with contextlib.ExitStack() as kept:
         try:
+            folder = kept.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-twin-"))
             twins = make_twins(values["model"], Path(folder))
         except ValueError as error:
             raise UsageError(f"model {error}") from None
+        except OSError as error:
+            raise UsageError(f"model cannot be read, or its twin not written: {error}") from None
         if "train" not in values["skip"] and twins.head not in HEADS:
             raise UsageError(
                 f"a training step is measured for models that end in {' or '.join(HEADS)}, and {values['model']} ends "
                 f"in {twins.head}; add skip=train"
             )
-        out = values["out"] or next_free(Path("runs/benchmark", f"{twins.name}.json"))
-        _check_out(out)
+        default = Path("runs/benchmark", f"{twins.name}.json")
+        _check_out(values["out"] or default)
         with Reporter() as report:
             record = _measured(values, twins, report)
     from yolov10_dysample.study.speed_report import terminal
 
+    out = values["out"] or next_free(default)  # not before: another benchmark may have ended meanwhile
     try:
         files = _write(record, out)  # before it is shown: a closed pipe loses nothing
     except OSError as error:
@@ -89,11 +93,11 @@ def _run(values: dict[str, Any]) -> int:
 
 def _check_out(out: Path) -> None:
     """See whether a record can be written, before half an hour of measuring."""
-    if out.is_dir():
-        raise UsageError(f"out must be a file, got {str(out)!r}, which is a folder")
-    if out.with_suffix(".png").is_dir():
-        raise UsageError(f"out must leave room for its plot, and {str(out.with_suffix('.png'))!r} is a folder")
     try:
+        if out.is_dir():
+            raise UsageError(f"out must be a file, got {str(out)!r}, which is a folder")
+        if out.with_suffix(".png").is_dir():
+            raise UsageError(f"out must leave room for its plot, and {str(out.with_suffix('.png'))!r} is a folder")
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
@@ -118,7 +122,7 @@ def _measured(values: dict[str, Any], twins: Any, report: Any) -> dict[str, Any]
     spread = None if twins.trained else OFFSET_SPREAD
     return {
         "command": _command_line(values),
-        **environment_record(),
+        **environment_record(settings.torch_device),
         "settings": {
             **kept,
             **{"model": twins.name, "reference": reference},
@@ -149,7 +153,7 @@ def _write(record: dict[str, Any], out: Path) -> list[Path]:
 
 
 KEYS = (
-    Key("model", "stock name, model YAML or .pt file; default yolov10n.yaml", default="yolov10n.yaml"),
+    Key("model", "stock name, model YAML or .pt file; default yolov10n.yaml", home, default="yolov10n.yaml"),
     Key("imgsz", "size of the images; default 640", whole(32, multiple=32), 640),
     Key("batch", "images at a time; default 1", whole(1), 1),
     Key("device", "cpu, or the index of a GPU; default cpu", known_device, "cpu"),

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolov10_dysample.commands.keys import Command, Key, UsageError, nearest, several, whole
+from yolov10_dysample.commands.keys import Command, Key, UsageError, home, nearest, path, several, whole
 from yolov10_dysample.errors import described
 from yolov10_dysample.study.packages import require_packages
 from yolov10_dysample.study.settings import known_device, usable_cores
@@ -54,8 +54,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 KEYS = (
-    Key("data", "data set YAML, as for yolo train"),
-    Key("model", f"stock model YAML (default: {DEFAULT_MODEL}, or the one that warm_start was made of)"),
+    Key("data", "data set YAML, as for yolo train", home),
+    Key("model", f"stock model YAML (default: {DEFAULT_MODEL}, or the one that warm_start was made of)", home),
     Key(
         "arms",
         "ways to upsample (default: nearest,bilinear,dysample); also dysample+, dysample-s, dysample-s+; a kind of "
@@ -66,10 +66,10 @@ KEYS = (
         ["nearest", "bilinear", "dysample"],
     ),
     Key("seeds", "such as 0-4 or 0,3,7 (default: 0-4)", _seeds, list(range(5))),
-    Key("warm_start", "weights of the stock model to start from, such as yolov10n.pt (default: from scratch)"),
+    Key("warm_start", "weights of the stock model to start from, such as yolov10n.pt (default: from scratch)", home),
     Key("device", "cpu, or GPUs that runs take turns on, such as 0,1 (default: the first GPU)", several(known_device)),
     Key("parallel", "runs at a time (default: one a GPU, or one a core)", whole(1)),
-    Key("out", "folder of the records (default: runs/compare/, named after data, model and start)", Path),
+    Key("out", "folder of the records (default: runs/compare/, named after data, model and start)", path),
     Key(
         "ray",
         "address of a Ray cluster whose machines take the runs, or auto on one of them; each needs the package, and "
@@ -79,7 +79,7 @@ KEYS = (
     Key(
         "report",
         "folders of comparisons, or of their shards, whose reports are to be written, without training",
-        several(Path),
+        several(path),
     ),
 )
 

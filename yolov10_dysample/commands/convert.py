@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, several, whole
+from yolov10_dysample.commands.keys import PROGRAM, Command, Key, UsageError, flag, home, path, several, whole
 from yolov10_dysample.errors import described
 from yolov10_dysample.files import write_whole
 from yolov10_dysample.model_files import find_stock, means_dysample
@@ -24,6 +24,8 @@ def _run(values: dict[str, Any]) -> int:
         with contextlib.redirect_stdout(sys.stderr):  # for what Ultralytics says when it is imported
             text, notes = _converted_text(values)
         if values["out"] is None:
+            if sys.stdout is None:  # it was closed
+                raise ValueError("out is missing, and there is no screen to write to; write out=model.yaml")
             sys.stdout.buffer.write(text.encode())
             sys.stdout.flush()
         else:
@@ -128,8 +130,8 @@ COMMAND = Command(
         every row stay, so pretrained weights still fit all other layers.
     """,
     keys=(
-        Key("model", "a file, or the bare name of a stock Ultralytics model", required=True, example="mine.yaml"),
-        Key("out", "the file to write; default: the screen", Path),
+        Key("model", "a file, or the bare name of a stock Ultralytics model", home, required=True, example="mine.yaml"),
+        Key("out", "the file to write; default: the screen", path),
         Key("force", "True: write the file even if it exists; default: False", flag, False),
         Key("rows", "indices of the rows to replace, such as 11,14; default: all nn.Upsample", several(whole(0))),
         Key("style", "lp: offsets predicted at the input's resolution (default); pl: at the output's", default="lp"),

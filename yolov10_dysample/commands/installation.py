@@ -57,8 +57,10 @@ def installations() -> list[Installation]:
     for distribution in metadata.distributions(name=PROGRAM):
         place = Path(str(distribution.locate_file(""))).resolve()
         name = f"{PROGRAM} {_version(distribution)} in {place}"
-        points = distribution.entry_points.select(group="torch.backends")
-        has_entry_point = any(point.value == ENTRY_POINT for point in points)
+        has_entry_point = False
+        with contextlib.suppress(Exception):  # metadata of a half-removed package may be anything
+            points = distribution.entry_points.select(group="torch.backends")
+            has_entry_point = any(point.value == ENTRY_POINT for point in points)
         found[name] = Installation(name, has_entry_point, list(_damage(distribution)))
     return list(found.values())
 
@@ -83,11 +85,15 @@ def _version(distribution: metadata.Distribution) -> str:
 
 def _damage(distribution: metadata.Distribution) -> Iterator[Damage]:
     # Not `distribution.files`: from Python 3.12 on it leaves out the files that are missing.
-    record = distribution.read_text("RECORD")
+    try:
+        record = distribution.read_text("RECORD")
+        rows = list(csv.reader((record or "").splitlines()))
+    except (ValueError, csv.Error, OSError):
+        yield Damage("RECORD", "cannot be read")
+        return
     if not record:
         yield Damage("RECORD", "is missing" if record is None else "is empty")
         return
-    rows = list(csv.reader(record.splitlines()))
     whole = [row for row in rows if len(row) == len(("file", "digest", "size"))]
     if whole != rows:
         yield Damage("RECORD", "is cut off")
@@ -97,8 +103,11 @@ def _damage(distribution: metadata.Distribution) -> Iterator[Damage]:
         path = Path(str(distribution.locate_file(file)))
         try:
             content = path.read_bytes()
-        except OSError as error:
-            yield Damage(file, f"cannot be read ({error.strerror})" if path.exists() else "is missing")
+        except FileNotFoundError:
+            yield Damage(file, "is missing")
+            continue
+        except (OSError, ValueError) as error:
+            yield Damage(file, f"cannot be read ({getattr(error, 'strerror', None) or error})")
             continue
         if not content and size != "0":
             yield Damage(file, "is empty")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -20,9 +22,11 @@ __all__ = [
     "Key",
     "UsageError",
     "flag",
+    "home",
     "nearest",
     "number",
     "one_of",
+    "path",
     "several",
     "whole",
 ]
@@ -241,6 +245,21 @@ def number(least: float, most: float) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def home(text: str) -> str:
+    """Reads what may be a file in the home folder: not every shell writes out the ``~`` behind a ``key=``.
+
+    Example:
+        >>> home("yolov10n.yaml"), home("~/best.pt") == os.path.join(os.path.expanduser("~"), "best.pt")
+        ('yolov10n.yaml', True)
+    """
+    return os.path.expanduser(text)
+
+
+def path(text: str) -> Path:
+    """Reads a path; see :func:`home`."""
+    return Path(home(text))
 
 
 def flag(text: str) -> bool:

@@ -7,6 +7,7 @@ but the one that was asked for: ``doctor`` has to run where the others are damag
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -41,11 +42,22 @@ def main(arguments: list[str] | None = None) -> int:
         if sys.stdout:
             sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_the_screen()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        _close_the_screen()  # which may be what is full
+        return _refused("", f"cannot write: {error}")
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _close_the_screen() -> None:
+    """Let what is still to be written to it go nowhere, as Python ends, too."""
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _status(arguments: list[str]) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yolov10_dysample.commands.keys import Command, Key, UsageError, number, whole
+from yolov10_dysample.commands.keys import Command, Key, UsageError, home, number, path, whole
 from yolov10_dysample.files import next_free
 
 __all__ = ["COMMAND"]
@@ -60,10 +60,10 @@ def _check_weights(key: str, file: Path) -> None:
 
 
 def _opened(key: str, file: Path) -> Any:
-    from ultralytics import YOLO
+    from yolov10_dysample.study.candidates import as_yolo_opens
 
     try:
-        return YOLO(file)
+        return as_yolo_opens(str(file))
     except Exception as error:  # unpickling a file that is no checkpoint may raise anything
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         raise ValueError(f"{key} must be a checkpoint of Ultralytics, and {file} cannot be opened: {reason}") from None
@@ -92,16 +92,16 @@ COMMAND = Command(
         percentile, the largest, and their spread (standard deviation over the image: 0 if all cells are moved alike).
     """,
     keys=(
-        Key("weights", "the model: a .pt file with DySample layers", Path, required=True, example="best.pt"),
-        Key("source", "one image of any size", required=True, example="image.jpg"),
-        Key("other", "a model to compare the predictions with (.pt), with or without DySample", Path),
+        Key("weights", "the model: a .pt file with DySample layers", path, required=True, example="best.pt"),
+        Key("source", "one image of any size", home, required=True, example="image.jpg"),
+        Key("other", "a model to compare the predictions with (.pt), with or without DySample", path),
         Key("imgsz", "size the image is fitted into; default: that of the training, as for yolo predict", whole(32)),
         Key("conf", "confidence from which predictions are drawn; default: 0.25", number(0, 1), 0.25),
         Key(
             "out",
             f"the folder to write to, where files of the same names are replaced; default: the next free one of "
             f"{FOLDER.as_posix()}, {FOLDER.as_posix()}2, ...",
-            Path,
+            path,
         ),
     ),
     examples="""

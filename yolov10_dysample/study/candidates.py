@@ -27,6 +27,7 @@ from yolov10_dysample.swap import use_dysample
 
 __all__ = [
     "Twins",
+    "as_yolo_opens",
     "exported_candidates",
     "load",
     "make_images",
@@ -94,7 +95,8 @@ def _of_yaml(file: Path, folder: Path) -> Twins:
         raise ValueError(f"must be a model YAML that upsamples, got {file}: {one_line(error)}") from None
     twin = folder / f"{file.stem}{SUFFIX}.yaml"  # Ultralytics takes the model's size from the beginning of its name
     twin.write_text(yaml.safe_dump(converted, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return Twins(file.stem, str(file.resolve()), str(twin.resolve()), False, _head(_opened(str(twin), str(file))))
+    # Not where a link leads to: the file's own name has the size.
+    return Twins(file.stem, str(file.absolute()), str(twin.resolve()), False, _head(_opened(str(twin), str(file))))
 
 
 def _of_checkpoint(file: Path, folder: Path) -> Twins:
@@ -102,7 +104,7 @@ def _of_checkpoint(file: Path, folder: Path) -> Twins:
         raise ValueError(f"must be a file that is there, got {str(file)!r}; write the path of your .pt file")
     yolo = _opened(str(file), str(file))
     network = yolo.model
-    own = str(file.resolve())
+    own = str(file.absolute())  # of a link its own name counts: it may say that the model is an RT-DETR
     if any(isinstance(layer, DySample) for layer in network.modules()):
         replace_dysample(network, lambda layer: nn.Upsample(scale_factor=layer.scale, mode="nearest"))
         return Twins(file.stem, _saved(yolo, folder / f"{file.stem}-stock.pt"), own, True, _head(yolo))
@@ -131,7 +133,7 @@ def replace_dysample(network: Any, make: Callable[[DySample], nn.Module]) -> Non
             network.model[i] = new
 
 
-def _as_yolo_opens(path: str) -> Any:
+def as_yolo_opens(path: str) -> Any:
     """An Ultralytics model, of the class that the `yolo` command takes for a file of that name."""
     from ultralytics import RTDETR, YOLO
 
@@ -140,7 +142,7 @@ def _as_yolo_opens(path: str) -> Any:
 
 def _opened(path: str, asked: str) -> Any:
     try:
-        yolo = _as_yolo_opens(path)
+        yolo = as_yolo_opens(path)
         _head(yolo)
     except Exception as error:  # whatever Ultralytics and unpickling raise for a file that is no model
         raise ValueError(f"must be a model that Ultralytics can build, got {asked}: {one_line(error)}") from None
@@ -175,7 +177,7 @@ def training_candidates(settings: Settings) -> tuple[str, ...]:
 def load(name: str, settings: Settings, training: bool = False) -> Any:
     """A candidate as an Ultralytics model."""
     torch.manual_seed(SEED)
-    yolo = _as_yolo_opens(settings.stock if name == STOCK else settings.dysample)
+    yolo = as_yolo_opens(settings.stock if name == STOCK else settings.dysample)
     network: Any = yolo.model
     network.train(training)
     if not settings.trained:  # of a small image, and of stock too, which has nothing to spread

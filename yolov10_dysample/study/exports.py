@@ -70,6 +70,8 @@ def open_onnx(file: Path, batch: Tensor, settings: Settings) -> Opened:
     if settings.device != "cpu":
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(settings.device)}))  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+    if settings.device != "cpu" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise RuntimeError("ONNX Runtime finds no CUDA and cuDNN that it was built for, and would run on the CPU")
     given = {session.get_inputs()[0].name: batch.numpy()}
     return lambda: session.run(None, given), f"{session.get_providers()[0]}, {settings.threads} threads"
 

@@ -7,6 +7,7 @@ onnxruntime knows.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import platform
 import sys
@@ -138,9 +139,12 @@ def torch_device(name: str) -> torch.device:
 
 
 def predicting_format(device: torch.device) -> torch.memory_format:
-    """The memory format that ``yolo predict`` runs a ``.pt`` file in, in recent releases of Ultralytics."""
+    """The memory format that ``yolo predict`` runs a ``.pt`` file in, in the Ultralytics that is installed."""
     import torch
+    from ultralytics.nn.autobackend import AutoBackend
 
+    if "channels_last" not in inspect.signature(AutoBackend.__init__).parameters:  # a release from before it chose
+        return torch.contiguous_format
     x86 = platform.machine() in ("AMD64", "x86_64") and sys.platform != "darwin"
     return torch.channels_last if device.type == "cpu" and x86 else torch.contiguous_format
 
