@@ -227,6 +227,27 @@ def test_all_candidates_run_in_every_round_also_by_a_clock_that_stands_still(mon
     assert calls == []
 
 
+def test_a_gpu_is_waited_for_before_the_clock_is_read(monkeypatch):
+    events = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: events.append("waited"))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: events.append("read") or 0.0))
+    timing.time_interleaved({"one": lambda: events.append("ran")}, 1, torch.device("cuda"), lambda *told: None)
+    assert {"ran", "waited", "read"} == {*events}
+    assert ("ran", "read") not in itertools.pairwise(events)
+
+
+def test_each_round_has_an_order_of_its_own():
+    calls, orders = [], []
+
+    def tell(*told):
+        orders.append("".join(dict.fromkeys(calls)))
+        calls.clear()
+
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    timing.time_interleaved(runs, 20, torch.device("cpu"), tell)
+    assert len(set(orders[1:])) == 6  # after the first, which has the warm-up in it
+
+
 def test_ratios_are_taken_round_by_round():
     figures = compared({STOCK: [1.0, 10.0, 2.0], OURS: [2.0, 20.0, 4.0]}, "ms", STOCK)
     assert figures[OURS]["ratio"] == {"median": 2.0, "q1": 2.0, "q3": 2.0}

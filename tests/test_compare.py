@@ -352,6 +352,14 @@ def test_runs_on_a_cpu_and_on_a_gpu_are_never_in_one_folder(tmp_path):
         comparison.require_same_settings(tmp_path, first._replace(device="gpu"))
 
 
+def test_a_folder_that_got_no_run_forgets_what_its_runs_were_to_start_from(tmp_path):
+    about = comparison.Comparison("yolov10n.yaml", "d.yaml", {"epochs": 2, "imgsz": 64}, None)
+    comparison.require_same_settings(tmp_path, about)
+    comparison.same_as_its_pair(a_run(tmp_path)._replace(settings=about.settings), "weights", "a" * 64)
+    comparison.require_same_settings(tmp_path, about._replace(settings=a_run(tmp_path).settings))
+    comparison.same_as_its_pair(a_run(tmp_path), "weights", "b" * 64)
+
+
 # What is measured of a run.
 
 
@@ -565,6 +573,38 @@ def test_too_few_pairs_cannot_win(pairs, says, folder):
     assert (outcome(found) == "better") is (pairs == 5)
     assert says in compare_report.verdict(records)
     assert ("**+0.0" in compare_report.report(folder)) is (pairs == 5)
+
+
+def test_the_weights_that_are_kept_are_those_of_the_last_epoch_and_no_run_ends_early(tmp_path, monkeypatch):
+    asked = {}
+
+    class Stub:
+        model = SimpleNamespace(yaml=STOCK, parameters=list)
+        trainer = SimpleNamespace(device=torch.device("cpu"))
+
+        def __init__(self, weights):
+            pass
+
+        def add_callback(self, event, function):
+            pass
+
+        def _smart_load(self, name):
+            return object
+
+        def train(self, **settings):
+            asked.update(settings)
+            folder = Path(settings["project"], settings["name"], "weights")
+            folder.mkdir(parents=True)
+            for name in ("best", "last"):
+                (folder / f"{name}.pt").write_text(name)
+
+    monkeypatch.setattr("ultralytics.YOLO", Stub)
+    comparison.require_same_settings(
+        tmp_path, comparison.Comparison("yolov10n.yaml", "d.yaml", a_run(tmp_path).settings, None, device="cpu")
+    )
+    train(a_run(tmp_path))
+    assert a_run(tmp_path).weights.read_text() == "last"
+    assert (asked["patience"], asked["deterministic"]) == (0, True)
 
 
 def test_the_last_epoch_counts_not_the_best(folder):
@@ -893,6 +933,7 @@ def test_a_job_of_a_cluster_trains_on_the_cores_it_was_given_not_on_all_of_the_m
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {8, 9, 10}, raising=False)
     values = compare.COMMAND.values(["data=d.yaml", "device=cpu"])
     assert compare._places(values, 15) == ("cpu", 3, 1)  # three at a time, of one thread each
+    assert compare._places(values, 1) == ("cpu", 1, 3)
 
 
 def test_numbers_are_read_as_yolo_reads_them():
@@ -1401,6 +1442,51 @@ def wait_for(happened, process, seconds=300):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """The processes that runs are started in, which would take a minute."""
+    started, start = [], subprocess.Popen
+
+    def popen(*arguments, **settings):
+        started.append(start(*arguments, **settings))
+        return started[-1]
+
+    monkeypatch.setattr(schedule, "PROCESS", "import time; time.sleep(60)")
+    monkeypatch.setattr(schedule.subprocess, "Popen", popen)
+    yield started
+    for process in started:
+        process.kill()
+
+
+def test_a_comparison_that_is_stopped_leaves_no_training_behind_and_says_how_to_go_on(
+    processes, tmp_path, monkeypatch, capsys
+):
+    def ended(self):
+        raise KeyboardInterrupt
+
+    runs = [a_run(tmp_path, seed=seed) for seed in range(2)]
+    monkeypatch.setattr(schedule.LocalWorkers, "ended", ended)
+    monkeypatch.setattr(compare_command, "_prepared", lambda values: (None, runs, 2))
+    assert main(["compare", "data=d.yaml", "device=cpu"]) == 130
+    assert capsys.readouterr().err.endswith("stopped; the same command goes on from here\n")
+    assert len(processes) == 2
+    assert all(process.poll() is not None for process in processes)
+
+
+def test_runs_take_turns_on_the_gpus_that_are_named(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(
+        schedule.subprocess, "Popen", lambda command, env, **settings: seen.append(env["CUDA_VISIBLE_DEVICES"])
+    )
+    workers = schedule.LocalWorkers(["0", "1"], 2)
+    for seed in range(2):
+        assert workers.is_free()
+        workers.start(a_run(tmp_path, seed=seed)._replace(device="0"))
+    assert not workers.is_free()
+    assert seen == ["0", "1"]
 
 
 NO_SCORES = """

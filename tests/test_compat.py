@@ -50,6 +50,25 @@ def test_combinations_that_were_not_reached_are_shown_as_not_run(compat_of, tmp_
     assert rows["train"] == [*["pass, 1 s"] * 3, *["not run"] * (len(NAMES) - 3)]
 
 
+@pytest.mark.parametrize(("step", "cell"), [("yolo", "**fail**: why"), ("install", "install failed: why")])
+def test_a_step_that_fails_is_no_pass(step, cell, compat_of, tmp_path, monkeypatch):
+    failing = {"passed": False, "seconds": 1.0, "why": "why"}
+    passing = {"passed": True, "seconds": 1.0}
+    monkeypatch.setattr(compat, "_run", lambda command, cwd, log: failing if step in command else passing)
+    assert compat_of() == 1
+    first, rows = table(tmp_path)
+    assert first.startswith(f"0 of {len(NAMES)} combinations passed every check.")
+    assert rows.get("train", [cell] * len(NAMES)) == [cell] * len(NAMES)
+
+
+def test_a_command_passes_by_its_exit_status_alone(tmp_path):
+    for status in (0, 3):
+        command = [sys.executable, "-c", f"print('all is well'); raise SystemExit({status})"]
+        found = compat._run(command, tmp_path, tmp_path / "log")
+        assert found["passed"] is (status == 0)
+    assert found["why"] == "all is well"
+
+
 def test_each_combination_says_where_and_of_what_it_was_run(compat_of, tmp_path):
     assert compat_of() == 0
     record = tmp_path / "compat.json"

@@ -6,6 +6,7 @@ import itertools
 import math
 import pickle
 import re
+import sys
 
 import pytest
 import torch
@@ -151,6 +152,17 @@ def test_gradients_are_those_of_the_function(init):
     # Kept off the kinks, where bilinear sampling has no derivative.
     offset = maps(2, 4, 8, 6, seed=1).clamp(-0.9, 0.9).round(decimals=1).add(0.033).requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: dysample(a, b, 2, init), (x, offset), fast_mode=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file of 8 GB takes no room there")
+def test_a_map_whose_rows_an_int32_cannot_number_is_sampled_by_grid_sample(tmp_path):
+    file = tmp_path / "map"
+    numbers = torch.from_file(str(file), shared=True, size=2**31, dtype=torch.float32)  # without a block on the disk
+    file.unlink()
+    x = numbers.view(1, 2**12, 2**12, 2**7).permute(0, 3, 1, 2)
+    suits = sys.modules[DySample.__module__]._suits_rows
+    assert suits(x[:, :, : 2**11])
+    assert not suits(x)
 
 
 def test_an_empty_batch_gives_an_empty_batch():

@@ -1,13 +1,15 @@
 """What is prepared at the start of an export, with a stand-in for the exporters of the old and the new releases."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
 import ultralytics.engine.exporter
 from torch import nn
 
+from tests.conftest import ROOT
 from yolov10_dysample.dysample import DySample
-from yolov10_dysample.exporting import SAMPLING_SWITCH, on_export_start
+from yolov10_dysample.exporting import SAMPLING_SWITCH, TRACED_FORMS_BY_FORMAT, on_export_start
 
 # Those of Ultralytics 8.3.100; newer releases have others, and put what they export in the exporter's arguments.
 FORMATS = ["-", "torchscript", "onnx", "openvino", "engine", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs"]
@@ -85,6 +87,15 @@ def test_a_format_gets_its_own_form_unless_the_switch_says_another(switch, forms
         exporter.model = nn.Sequential(DySample(8))
         on_export_start(exporter)
         assert exporter.model[0].traced_form == form
+
+
+def test_the_docs_say_which_form_each_format_gets():
+    text = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+    rows = text.partition("| format | form | why |")[2].partition("\n\n")[0]
+    said = re.findall(r"^\| (`.*?`) \| (gathers|`GridSample`) \|", rows, re.M)
+    assert {form for _, form in said} == {"gathers", "`GridSample`"}
+    gathers = [name for names, form in said if form == "gathers" for name in re.findall(r"`(\w+)`", names)]
+    assert sorted(gathers) == sorted(TRACED_FORMS_BY_FORMAT)
 
 
 @pytest.mark.parametrize(

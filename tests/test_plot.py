@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.quiver import Quiver
 from matplotlib.text import Text
 from PIL import Image, ImageColor
 from ultralytics import YOLO
@@ -248,6 +249,29 @@ def test_nothing_is_written_of_a_model_that_has_diverged(small, tmp_path):
 
 def field(offset, init="bilinear"):
     return OffsetField(2, offset, 2, init, np.full((64, 64, 3), 200, np.uint8))
+
+
+def test_dots_arrows_and_lengths_are_those_of_the_offsets(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "png", lambda figure: drawn.append(figure) or b"")
+    offset = torch.zeros(2, 2, 16, 16)  # [x or y, group]: both groups go right and down, the first five times as far
+    offset[0, 0], offset[1, 0], offset[0, 1], offset[1, 1] = 0.5, 0.25, 0.1, 0.05
+    figures.offsets(field(offset), (0.5, 0.5))
+    places, arrows, *groups = drawn[0].axes
+
+    (quiver,) = (one for one in arrows.collections if isinstance(one, Quiver))
+    assert (quiver.V > 0).all()
+    assert pytest.approx(2) == quiver.U / quiver.V
+    assert [groups[i].images[0].get_array().mean() for i in range(2)] == pytest.approx([0.3125**0.5, 0.0125**0.5])
+    rings, dots = ([line for line in places.lines if line.get_markersize() == size] for size in (7, 4))
+    rings = [line for line in rings if len(line.get_xdata())]  # the others are those of the legend
+    dots = [line for line in dots if len(line.get_xdata())]
+    assert len(dots) == 4
+    for before, after in zip(rings, dots, strict=True):
+        moved = np.stack((after.get_xdata() - before.get_xdata(), after.get_ydata() - before.get_ydata()))
+        first, second = np.split(moved, 2, axis=1)
+        for found, pixels in ((first, (4, 2)), (second, (0.8, 0.4))):  # of the image, 8 for one of the map
+            assert found == pytest.approx(np.broadcast_to(np.array(pixels)[:, None], found.shape), abs=1e-4)
 
 
 @pytest.fixture
