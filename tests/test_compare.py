@@ -1844,6 +1844,15 @@ def test_what_the_docs_advise_after_a_fine_tuning_is_what_the_registered_seeds_s
     assert outcome(gain(loaded[-1], "dysample:guided", "bilinear")) == "equivalent"
 
 
+def test_what_the_docs_say_of_the_other_direction_is_what_its_recipes_reached():
+    folders = sorted((ROOT / "results/compare").glob("explore-*-back"))
+    text = (ROOT / "docs/accuracy.md").read_text(encoding="utf-8")
+    assert all(f"(../results/compare/reports.md#{folder.name})" in text for folder in folders)
+    reached = [last(load(folder)["nearest"][100]) for folder in folders]
+    assert "Nor did six gentler ways teach stock's nearest more than 0.059 there" in text
+    assert (len(reached), f"{max(reached):.3f}") == (6, "0.059")
+
+
 def test_what_the_docs_say_of_musgd_is_what_its_seeds_say():
     records = load(ROOT / "results/compare/musgd")
     text = " ".join((ROOT / "docs/accuracy.md").read_text(encoding="utf-8").split())
