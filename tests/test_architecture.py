@@ -1,6 +1,8 @@
 """The house stays a house: imports run one way only, as docs/architecture.md draws them, and the check can fail."""
 
+import ast
 import shutil
+import sys
 
 import pytest
 
@@ -22,6 +24,16 @@ def lint_imports(tmp_path, python):
         return run(*command, cwd=tmp_path, ok=ok)
 
     return copy, lint
+
+
+def test_the_operator_imports_torch_and_the_standard_library_alone():
+    imported = set()
+    for node in ast.walk(ast.parse((PACKAGE / "dysample.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").partition(".")[0] if not node.level else "of the package")
+    assert imported - sys.stdlib_module_names == {"torch"}
 
 
 def test_imports_run_one_way_only(lint_imports):

@@ -19,6 +19,12 @@ HALF = {torch.float16: 2e-3, torch.bfloat16: 2e-2}
 half_precisions = pytest.mark.parametrize("dtype", HALF, ids=str)
 
 
+@pytest.fixture(autouse=True)
+def _default_dtype():
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def results(layer, x):
     """The output, the gradient of the map, and those of all weights, as float64 on the CPU."""
     x = x.detach().requires_grad_()
@@ -80,10 +86,11 @@ def test_autocast_trains_as_float32_does(device, variant, dtype):
     x = maps(2, 3, H, W)
     exact(x).square().mean().backward()
     model.to(device)
+    dtypes = []
+    model[1].register_forward_hook(lambda layer, given, y: dtypes.append(y.dtype))
     with torch.autocast(device.type, dtype):
-        y = model(x.float().to(device))
-        loss = y.float().square().mean()
-    assert y.dtype == dtype
+        loss = model(x.float().to(device)).float().square().mean()
+    assert dtypes == [dtype]
     loss.backward()
     for actual, wanted in zip(model.parameters(), exact.parameters(), strict=True):
         error = (actual.grad.cpu().double() - wanted.grad).norm() / wanted.grad.norm().clamp(min=1e-6)

@@ -374,6 +374,11 @@ def test_an_early_published_scope_bias_is_dropped_only_if_it_is_zero(bias, refus
         layer.load_state_dict(state)
 
 
+def test_a_fresh_scope_is_half_of_what_it_may_be_wherever_it_looks():
+    layer = DySample(16, dyscope=True)
+    assert torch.equal(layer.scope(maps(1, 16, H, W, dtype=torch.float32)).sigmoid(), torch.full((1, 32, H, W), 0.5))
+
+
 @pytest.mark.parametrize("extreme", [math.inf, -math.inf, math.nan, 1e30, -1e30], ids=str)
 @channels_last
 def test_no_offset_reads_outside_the_map_and_only_nan_gives_nan(extreme, layout):

@@ -42,7 +42,7 @@ def _folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
+def calibration(tmp_path_factory):
     """The data.yaml of photographs that exports of 8 bits are calibrated with."""
     folder = tmp_path_factory.mktemp("photographs")
     for file in ASSETS.glob("*.jpg"):
@@ -352,9 +352,9 @@ def test_an_export_of_less_precision_loses_at_most_twice_what_stock_loses(export
 
 @pytest.mark.slow
 @formats(INT8_FORMATS)
-def test_an_export_of_eight_bits_loses_at_most_twice_what_stock_loses(exports, models, form, photographs):
+def test_an_export_of_eight_bits_loses_at_most_twice_what_stock_loses(exports, models, form, calibration):
     x = images()
-    options = {"data": str(photographs)} if form.run is run_onnx else {}
+    options = {"data": str(calibration)} if form.run is run_onnx else {}
     ours, stock = (
         max(errors(exports.output(name, form, x, **options), eager_output(models[name].model, x), norm=2).values())
         for name in ("small", "small stock")

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import yaml
 
-from scripts import make_trees, timings, wheels
+from scripts import half_engine, make_digits, make_trees, precision, precision_report, timings, wheels
 from scripts.dataset_folder import Dataset, encode_png
 from tests.conftest import ROOT, clean_environ, run
 
@@ -420,7 +420,11 @@ def offline(monkeypatch: pytest.MonkeyPatch, find_links: Path) -> None:
         monkeypatch.setenv(f"PIP_{name}", value)
 
 
-@pytest.mark.parametrize("module", [make_trees, timings, wheels], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [half_engine, make_digits, make_trees, precision, precision_report, timings, wheels],
+    ids=lambda module: module.__name__,
+)
 def test_the_examples_in_the_documentation_run(module):
     results = doctest.testmod(module)
     assert results.attempted

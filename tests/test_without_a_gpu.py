@@ -37,7 +37,15 @@ pairs = pytest.mark.parametrize(
         for (name, variant), init in zip(VARIANTS.items(), (*INITS, *reversed(INITS)), strict=True)
     ],
 )
+grads = pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+half_precisions = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+fresh_compiler = pytest.mark.usefixtures("_fresh_compiler")
 layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+
+
+@pytest.fixture
+def _fresh_compiler():
+    torch._dynamo.reset()
 
 
 def maps(*shape, seed=0):
@@ -103,7 +111,7 @@ def test_the_trace_sees_a_copy_and_a_wait():
 @variants
 @inits
 @layouts
-@pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+@grads
 def test_on_a_gpu_all_is_made_there_and_nothing_waits_or_copies(variant, init, layout, grad):
     module = layer(variant, init)
     with FakeTensorMode(), torch.set_grad_enabled(grad):
@@ -123,7 +131,7 @@ def test_on_a_gpu_all_is_made_there_and_nothing_waits_or_copies(variant, init, l
 @variants
 @inits
 @layouts
-@pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+@grads
 def test_on_a_cpu_nothing_is_read_back_but_whether_map_and_offsets_are_finite(variant, init, layout, grad):
     module = layer(variant, init)
     x = maps(2, CHANNELS, 5, 6).contiguous(memory_format=layout)
@@ -144,7 +152,7 @@ def test_a_fake_tensor_has_its_shape_upsampled():
 
 
 @variants
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@half_precisions
 def test_half_precision_on_a_gpu_is_sampled_at_float32_coordinates_and_given_back(variant, dtype):
     module = layer(variant).to(dtype)
     with FakeTensorMode():
@@ -186,7 +194,7 @@ def autocast_on_gpu(dtype):
 
 
 @variants
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@half_precisions
 def test_autocast_on_a_gpu_gives_a_half_precision_map_for_a_half_precision_map(variant, dtype):
     before, module = nn.Conv2d(3, CHANNELS, 1), layer(variant)
     with FakeTensorMode():
@@ -225,13 +233,13 @@ def test_start_places_are_right_to_a_hundredth_of_a_pixel_at_any_width(size, ini
 
 @pytest.mark.slow
 @pairs
-@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
-def test_it_compiles_to_one_graph_for_all_sizes(variant, init, training):
-    torch._dynamo.reset()
+@grads
+@fresh_compiler
+def test_it_compiles_to_one_graph_for_all_sizes(variant, init, grad):
     module = layer(variant, init)
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(copy.deepcopy(module), fullgraph=True, dynamic=True, backend=counter)
-    with torch.set_grad_enabled(training):
+    with torch.set_grad_enabled(grad):
         for batch, height, width in SIZES:
             x = maps(batch, CHANNELS, height, width)
             torch.testing.assert_close(compiled(x), module(x), rtol=1e-4, atol=1e-4)
@@ -240,8 +248,8 @@ def test_it_compiles_to_one_graph_for_all_sizes(variant, init, training):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [VARIANTS["dysample+"], VARIANTS["dysample-s"]], ids=["dysample+", "dysample-s"])
+@fresh_compiler
 def test_compiled_training_gives_the_gradients_of_eager_training(variant):
-    torch._dynamo.reset()
     module = layer(variant)
     other = copy.deepcopy(module)
     compiled = torch.compile(other, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -256,8 +264,8 @@ def test_compiled_training_gives_the_gradients_of_eager_training(variant):
 
 @pytest.mark.slow
 @layouts
+@fresh_compiler
 def test_a_compiled_layer_keeps_the_memory_format(layout):
-    torch._dynamo.reset()
     compiled = torch.compile(layer(VARIANTS["dysample"]), fullgraph=True, dynamic=True, backend="aot_eager")
     with torch.no_grad():
         assert compiled(maps(2, CHANNELS, 5, 6).contiguous(memory_format=layout)).is_contiguous(memory_format=layout)
@@ -327,8 +335,8 @@ def whole_model(tmp_path):
 
 @pytest.mark.slow
 @torch.no_grad()
+@fresh_compiler
 def test_a_whole_model_compiles_without_a_graph_break(whole_model):
-    torch._dynamo.reset()
     model, images, expected = whole_model
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(model, fullgraph=True, backend=counter)
