@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -155,6 +156,16 @@ def test_without_the_package_the_error_names_it(env, shown, bare_environment, tm
     if "ULTRALYTICS_SAFE_LOAD" not in env:
         assert f"{checkpoint} appears to require 'yolov10_dysample'" in output
         assert output.rstrip().endswith("ModuleNotFoundError: No module named 'yolov10_dysample'")
+
+
+@pytest.mark.slow
+def test_an_export_runs_where_the_package_is_not(trained, digits, bare_environment, tmp_path):
+    shutil.copy(trained, tmp_path)
+    image = next((digits.parent / "images/val").iterdir())
+    for export_format in ("torchscript", "onnx"):
+        file = YOLO(tmp_path / trained.name).export(format=export_format, imgsz=64)
+        words = (f"model={file}", f"source={image}", "imgsz=64", f"name={export_format}")
+        assert "Results saved to" in run(bare_environment.yolo, "predict", *words, cwd=tmp_path)
 
 
 TOLERANCE = 1e-4

@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from ultralytics.nn import tasks
 
 import yolov10_dysample
 from tests.conftest import ROOT
@@ -126,3 +128,15 @@ def test_the_start_up_cost_is_the_recorded_one():
 def test_a_public_name_is_the_same_object_whatever_was_imported_before(name):
     home = importlib.import_module(f"yolov10_dysample.{yolov10_dysample._HOMES[name]}")
     assert getattr(yolov10_dysample, name) is getattr(home, name)
+
+
+def test_the_docs_say_how_much_of_stock_weights_is_transferred_to_each_size():
+    def shapes(name):
+        with torch.device("meta"):
+            layers, _ = tasks.parse_model(tasks.yaml_model_load(name), 3, verbose=False)
+        return {key: value.shape for key, value in layers.state_dict().items()}
+
+    text = (ROOT / "docs/weights.md").read_text(encoding="utf-8")
+    for size in "nsmblx":
+        stock, ours = (shapes(f"yolov10{size}{end}.yaml") for end in ("", "-dysample"))
+        assert f"{sum(ours.get(key) == shape for key, shape in stock.items())}/{len(ours)}`" in text
