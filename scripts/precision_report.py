@@ -46,7 +46,7 @@ def section(record: dict[str, Any]) -> str:
             f"its {settings['coverage']:.0%} interval over photographs and calibrations, drawn again, leaves out 0; "
             "where none is shown there may still be one. OpenVINO computes in "
             f"float32 here, but in its first row. {_versions(record)}; {record['machine']['cpu']}; "
-            "`python -m scripts.precision`.",
+            f"revision {_revisions(record)}, `-dirty` with changes not committed then; `python -m scripts.precision`.",
             "**An engine that computes all in float16, simulated and not run.** In the ONNX graph of the whole model "
             f"(COCO's weights, offsets of {settings['offsets']:g} px) every number is rounded to float16, constants "
             "and the result of each node, and ONNX Runtime runs it without optimisation. Counted is how far a layer "
@@ -65,6 +65,14 @@ def _orders(record: dict[str, Any]) -> int:
 def _versions(record: dict[str, Any]) -> str:
     names = ("ultralytics", "onnxruntime", "openvino", "nncf", "MNN", "ncnn", "litert-torch", "ai-edge-quantizer")
     return ", ".join(f"{name} {record['versions'][name]}" for name in names)
+
+
+def _revisions(record: dict[str, Any]) -> str:
+    """What each format was measured with; ``-dirty`` is with changes that were not committed."""
+    by_revision: dict[str, list[str]] = {}
+    for export_format, measured in record["formats"].items():
+        by_revision.setdefault(measured["revision"], []).append(export_format)
+    return ", ".join(f"{revision} ({', '.join(formats)})" for revision, formats in by_revision.items())
 
 
 def precision_table(record: dict[str, Any]) -> Table:
