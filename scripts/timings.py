@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import subprocess
 import sys
@@ -41,7 +40,7 @@ if {hidden}:
 start = time.perf_counter()
 import torch
 took = 1000 * (time.perf_counter() - start)
-print(json.dumps([took, torch.__version__, "_yolov10_dysample_autoload" in sys.modules]))
+print(json.dumps([took, "_yolov10_dysample_autoload" in sys.modules]))
 """
 
 DIRECT = """
@@ -67,9 +66,10 @@ def startup(runs: int) -> dict[str, Any]:
     with_it: list[float] = []
     without: list[float] = []
     direct: list[float] = []
+    about = environment_record()
     for run in range(runs + 1):  # the first pair warms the disk cache and is not counted
         pair = [child(CHILD.format(hidden=hidden)) for hidden in (False, True)]
-        if [loaded for *_, loaded in pair] != [True, False]:
+        if [loaded for _, loaded in pair] != [True, False]:
             raise SystemExit("yolov10_dysample is not installed here with its entry point: `pip install .` first")
         print(f"\rpair {run} of {runs}", end="", file=sys.stderr, flush=True)
         if run:
@@ -79,13 +79,11 @@ def startup(runs: int) -> dict[str, Any]:
     print(file=sys.stderr)
     return {
         "what": "milliseconds, fresh processes in turn",
+        **about,
         "import torch, with the autoload": summary(with_it),
         "import torch, without": summary(without),
         "difference of each pair": summary([a - b for a, b in zip(with_it, without, strict=True)]),
         "the entry point alone (load and call)": summary(direct),
-        "torch": pair[0][1],
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {platform.system()}",
     }
 
 
