@@ -120,6 +120,8 @@ BAD_ROWS = [
     ([True, 1, "DySample", []], "`from` must be .* got True"),
     ([-1, 1, "DySample"], r"a row is \[from, repeats, module, args\]"),
     ([-1, 1, "DySample", [], []], r"a row is \[from, repeats, module, args\]"),
+    ([-1, "DySample", [2]], r"a row is \[from, repeats, module, args\]"),
+    (["DySample"], r"a row is \[from, repeats, module, args\]"),
 ]
 
 
@@ -291,9 +293,13 @@ def test_weights_of_a_layer_that_samples_elsewhere_are_told_when_they_are_loaded
     assert said is None or said in told[0]
 
 
-def test_all_other_weights_go_back_into_the_stock_model(caplog):
-    ultralytics.YOLO("yolov10n.yaml").load(ultralytics.YOLO("yolov10n-dysample.yaml").model)
+def test_all_other_weights_go_back_into_the_stock_model_which_is_told(caplog):
+    ours, stock = ultralytics.YOLO("yolov10n-dysample.yaml"), ultralytics.YOLO("yolov10n.yaml")
+    ultralytics.YOLO("yolov10n-dysample.yaml").load(stock.model)
+    assert "upsamples by nn.Upsample" not in caplog.text
+    stock.load(ours.model)
     assert "Transferred 595/595 items" in caplog.text
+    assert "DySample, rows 11, 14: weights trained with it are loaded into a model that upsamples by nn" in caplog.text
 
 
 def test_models_without_dysample_reach_the_parser_untouched(monkeypatch):

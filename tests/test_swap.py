@@ -139,6 +139,60 @@ def test_a_cached_predictor_is_dropped():
     assert use_dysample(model).predictor is None
 
 
+def test_a_model_that_upsamples_by_bilinear_is_told_what_keeps_its_output(recwarn):
+    model = tasks.yaml_model_load("yolov10n.yaml")
+    model["head"][0][3][2] = "bilinear"
+    use_dysample(tasks.DetectionModel(model, verbose=False), init="bilinear")
+    use_dysample(stock_module())
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r'row 11 upsampled by bilinear, .* write init="bilinear" to keep the output'):
+        use_dysample(tasks.DetectionModel(model, verbose=False))
+
+
+def test_a_model_that_is_trained_from_its_file_is_told_how_to_train_with_dysample():
+    network = tasks.WorldModel("yolov8s-world.yaml", verbose=False)
+    with pytest.warns(UserWarning, match=r'to train, YOLO\("yolov8s-world-dysample.yaml"\).load') as told:
+        use_dysample(network)
+    assert told[0].filename == __file__
+    named = tasks.WorldModel("yolov8s-world-dysample.yaml", verbose=False)
+    assert sum(isinstance(layer, DySample) for layer in named.model) == 2
+
+
+def test_the_interrupted_training_of_other_layers_is_not_resumed(monkeypatch, tmp_path):
+    started = {}
+
+    class Trainer:
+        def __init__(self, overrides, _callbacks):
+            started.update(overrides)
+
+        def get_model(self, weights, cfg):
+            started["layers"] = [type(layer) for layer in weights.model]
+            raise KeyboardInterrupt
+
+    file = tmp_path / "last.pt"
+    torch.save({"model": stock_module(), "epoch": 3, "optimizer": {}, "train_args": {"data": "coco8.yaml"}}, file)
+    model = use_dysample(YOLO(file))
+    with pytest.raises(KeyboardInterrupt):
+        model.train(resume=True, trainer=Trainer)
+    assert not started["resume"]
+    assert started["layers"].count(DySample) == 2
+
+
+def test_the_activation_of_a_swapped_model_is_not_that_of_the_next_one(monkeypatch):
+    def parse_as_before(d, ch, *arguments, **settings):  # as Ultralytics did before 8.4.190
+        if "activation" in d:
+            tasks.Conv.default_act = nn.ReLU()
+        return parse({k: v for k, v in d.items() if k != "activation"}, ch, *arguments, **settings)
+
+    parse, before = tasks.parse_model, tasks.Conv.default_act
+    model = stock_module()
+    model.yaml["activation"] = "nn.ReLU()"
+    monkeypatch.setattr(tasks, "parse_model", parse_as_before)
+    monkeypatch.setattr(tasks.Conv, "default_act", before)  # put back afterwards, whatever comes of it
+    use_dysample(model)
+    assert tasks.Conv.default_act is before
+
+
 def test_a_saved_model_opens_with_its_layers_weights_and_yaml(tmp_path):
     model = use_dysample(YOLO("yolov10n.yaml"))
     nn.init.normal_(model.model.model[11].offset.weight)

@@ -134,8 +134,12 @@ def build_on_meta(model: dict[str, Any]) -> nn.Sequential:
     if not register():
         raise RuntimeError("DySample is not registered with Ultralytics here; `yolov10-dysample doctor` says why")
     tasks = importlib.import_module("ultralytics.nn.tasks")
-    with torch.device("meta"):
-        layers, _ = tasks.parse_model(copy.deepcopy(model), input_channels(model), verbose=False)
+    activation = tasks.Conv.default_act
+    try:
+        with torch.device("meta"):
+            layers, _ = tasks.parse_model(copy.deepcopy(model), input_channels(model), verbose=False)
+    finally:  # Ultralytics before 8.4.190 leaves a model's own to all that are built after it
+        tasks.Conv.default_act = activation
     return layers
 
 
@@ -253,6 +257,16 @@ def _with_warning_of_other_layers(load: Callable) -> Callable:
         result = load(self, weights, *args, **kwargs)
         with contextlib.suppress(Exception):  # whatever was given as weights, Ultralytics has taken it
             source = (weights.get("ema") or weights["model"]) if isinstance(weights, dict) else weights
+            lost = [
+                str(i)
+                for i, (old, new) in enumerate(zip(source.model, self.model, strict=False))
+                if isinstance(old, DySample) and isinstance(new, nn.Upsample)
+            ]
+            if lost:
+                _logger.warning(
+                    f"DySample, row{'s' * (len(lost) > 1)} {', '.join(lost)}: weights trained with it are loaded into "
+                    "a model that upsamples by nn.Upsample there. Name a *-dysample.yaml model to keep DySample."
+                )
             for (name, was, now), rows in _changed_layers(source.model, self.model).items():
                 _logger.warning(
                     f"DySample, row{'s' * (len(rows) > 1)} {', '.join(map(str, rows))}: weights trained with "

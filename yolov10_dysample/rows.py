@@ -85,7 +85,9 @@ def _rows(model: dict[str, Any]) -> list:
 
 
 def _names_dysample(row: Any) -> bool:
-    return isinstance(row, (list, tuple)) and len(row) > 2 and row[2] == DySample.__name__
+    if not isinstance(row, (list, tuple)):
+        return False
+    return DySample.__name__ in (row[2:3] if len(row) == 4 else row[:3])  # or one that lacks a part, to be refused
 
 
 class _CheckedRow(NamedTuple):

@@ -6,7 +6,9 @@ can be built is asked of ``registration``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -26,7 +28,7 @@ class ModelOwner(Protocol):
     """What is used of ``YOLO``, ``RTDETR`` and the like, which hold a built model as ``model``."""
 
     predictor: object
-    ckpt: object
+    ckpt: Any
 
 
 def use_dysample(
@@ -45,7 +47,8 @@ def use_dysample(
     ``val``, ``predict``, ``export``, and ``save`` and loading again all keep DySample and every weight.
 
     Args:
-        model: ``YOLO(...)``, ``RTDETR(...)``, ..., or its ``torch.nn.Module``; any task, fused or not.
+        model: ``YOLO(...)``, ``RTDETR(...)``, ..., or, for loops of your own, its ``torch.nn.Module``, of whose swap
+            the ``YOLO`` that holds it, its ``train`` and its predictor are not told; any task, fused or not.
         rows (Iterable[int]): Indices of the layers to swap; None for all ``nn.Upsample``.
         style, groups, dyscope, init: As in :class:`~yolov10_dysample.dysample.DySample`.
 
@@ -58,7 +61,14 @@ def use_dysample(
         RuntimeError: If DySample could not be registered with Ultralytics.
         ValueError: If there is nothing to swap, or the layers asked for cannot be made; the model is then unchanged.
 
+    Warns:
+        UserWarning: If a layer upsampled by ``bilinear`` and is to start as ``nearest``; and of YOLO-World and YOLOE,
+            which Ultralytics trains as their YAML file has them.
+
     Note:
+        A training that was interrupted is not resumed with other layers: ``train`` starts a new one, and releases of
+        Ultralytics before 8.4 resume the file with ``resume=True``, without the swap.
+
         What opens the weights file itself in another process (``tune``; ``train`` on several GPUs before Ultralytics
         pickled the model for it) finds the file as it was: save the swapped model and start from that file.
 
@@ -71,6 +81,7 @@ def use_dysample(
     network = _network(model)
     converted, swapped = convert_rows(network.yaml, rows=rows, style=style, groups=groups, dyscope=dyscope, init=init)
     layers = _new_layers(network, converted, swapped)
+    _warn(network, converted, swapped, init)
     for i, layer in layers.items():
         network.model[i] = layer
     network.yaml = converted
@@ -117,6 +128,24 @@ def _new_layers(network: BuiltModel, converted: dict, swapped: list[int]) -> dic
     return layers
 
 
+def _warn(network: BuiltModel, converted: dict, swapped: list[int], init: str) -> None:
+    """Of what is done as asked for, and may not be what was meant."""
+    moved = [i for i in swapped if getattr(network.model[i], "mode", None) == "bilinear" and init == "nearest"]
+    if moved:
+        warnings.warn(
+            f"row {', '.join(map(str, moved))} upsampled by bilinear, and DySample starts as nearest there: write "
+            'init="bilinear" to keep the output',
+            stacklevel=3,
+        )
+    if hasattr(network, "set_classes"):
+        name = Path(converted.get("yaml_file", "yolov8s-world.yaml")).stem
+        warnings.warn(
+            "Ultralytics trains YOLO-World and YOLOE models as their YAML file has them, without what is swapped here: "
+            f'to train, YOLO("{name}-dysample.yaml").load(...)',
+            stacklevel=3,
+        )
+
+
 def _check_plan(old: nn.Sequential, planned: nn.Sequential, swapped: list[int], where: str) -> None:
     """Refuse a model whose weights are not those of its YAML: the new layers would get wrong widths."""
     expected = planned[: max(swapped)].state_dict()
@@ -134,6 +163,8 @@ def _arguments(layer: DySample) -> tuple[int, int, str, int, bool, str]:
 
 def _sync_owner(model: ModelOwner, network: BuiltModel) -> None:
     model.predictor = None  # holds the layers as they were
+    if isinstance(getattr(model, "ckpt", None), dict):  # of an interrupted training, whose optimiser knows other layers
+        model.ckpt = {**model.ckpt, "epoch": -1, "optimizer": None}
     if not getattr(model, "ckpt", None):
         # Without a checkpoint the trainer would build from the name of the YAML file, where DySample is not.
         model.ckpt = {"model": network}
