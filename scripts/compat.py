@@ -102,13 +102,15 @@ def main() -> None:
     chosen = [c for c in COMBINATIONS if not options.only or c.name in options.only]
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir(parents=True)
+    about = environment_record()  # of what the wheel is made of
+    del about["versions"]  # those of this process
     wheel, data = _wheel(), _data_set()
     record = options.out / "compat.json"
     earlier = json.loads(record.read_text())["combinations"] if options.only and record.is_file() else []
     results = {entry["name"]: entry for entry in earlier}
     for combination in chosen:
         python = _find_python(combination.python, options.pythons)
-        results[combination.name] = _try(combination, python, wheel, data, options.keep)
+        results[combination.name] = _try(combination, python, wheel, data, options.keep) | about
         _write(options.out, results)
     passed = sum(_is_pass(results[c.name]) for c in chosen)
     print(f"{passed} of {len(chosen)} combinations passed; see {options.out / 'compat.md'} and the logs in {BUILD}")
@@ -150,9 +152,7 @@ def _try(combination: Combination, python: str | None, wheel: Path, data: Path, 
     folder = BUILD / combination.name.replace(", ", "-").replace(" ", "-")
     user = folder / "user"
     user.mkdir(parents=True)
-    about = environment_record()
-    del about["versions"]  # those of this process
-    entry: dict[str, Any] = {"name": combination.name, "asked": list(combination.requirements), **about, "checks": {}}
+    entry: dict[str, Any] = {"name": combination.name, "asked": list(combination.requirements), "checks": {}}
     if python is None:
         return {**entry, "not run": f"no Python {combination.python} here"}
     environment = folder / "venv"

@@ -51,7 +51,10 @@ HOST_CHANGES = (
     ("ultralytics.*.yaml_model_load", "replaced by the wrapped one in each loaded module that imported it by name"),
     ("ultralytics.nn.tasks.DetectionModel.__init__", "wrapped: says which DySample row is why a model cannot run"),
     ("ultralytics.nn.tasks.SemanticSegmentationModel.__init__", "wrapped in the same way, where there is that class"),
-    ("ultralytics.nn.tasks.BaseModel.load", "wrapped: warns of weights that were trained from another init or dyscope"),
+    (
+        "ultralytics.nn.tasks.BaseModel.load",
+        "wrapped: warns of weights whose DySample rows have another init or dyscope here, or none",
+    ),
     (
         "ultralytics.utils.callbacks.base.default_callbacks",
         "on_export_start added: picks and checks what DySample needs",
