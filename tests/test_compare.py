@@ -1844,6 +1844,17 @@ def test_what_the_docs_advise_after_a_fine_tuning_is_what_the_registered_seeds_s
     assert outcome(gain(loaded[-1], "dysample:guided", "bilinear")) == "equivalent"
 
 
+def test_what_the_docs_say_of_other_rates_of_the_offsets_is_what_their_seeds_say():
+    records = load(ROOT / "results/compare/gentle")
+    found = [gain(records, f"dysample:rate={rate}", "bilinear") for rate in ("0.1", "10")]
+    assert [one["seeds"] for one in found] == [list(range(220, 232))] * 2
+    said = " and ".join(f"{one['mean']:+.3f} {compare_report.interval(one)}" for one in found)
+    text = " ".join((ROOT / "docs/accuracy.md").read_text(encoding="utf-8").split())
+    assert "Neither leads, in the table above, on 12 seeds that were [to explore it]" in text
+    assert f"{said} less bilinear" in text
+    assert all(one["interval"][0] < 0 for one in found)
+
+
 def test_what_the_docs_say_of_the_other_direction_is_what_its_recipes_reached():
     folders = sorted((ROOT / "results/compare").glob("explore-*-back"))
     text = (ROOT / "docs/accuracy.md").read_text(encoding="utf-8")
