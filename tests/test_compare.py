@@ -1855,6 +1855,19 @@ def test_what_the_docs_say_of_other_rates_of_the_offsets_is_what_their_seeds_say
     assert all(one["interval"][0] < 0 for one in found)
 
 
+def test_what_the_docs_say_of_a_head_at_stride_4_is_what_its_seeds_say():
+    records = load(ROOT / "results/compare/explore-p2")
+    text = " ".join((ROOT / "docs/accuracy.md").read_text(encoding="utf-8").split())
+    over = [
+        f"{found['mean']:+.3f} {compare_report.interval(found)} over {base}"
+        for base in ("bilinear", "nearest")
+        if (found := gain(records, "dysample", base))
+    ]
+    assert f"DySample in all three rows is {' and '.join(over)}. That is" in text
+    numbers = {2: "two", 3: "three"}
+    assert f"That is {numbers[len(records['dysample'])]} seeds, where six were registered" in text
+
+
 def test_what_the_docs_say_of_the_other_direction_is_what_its_recipes_reached():
     folders = sorted((ROOT / "results/compare").glob("explore-*-back"))
     text = (ROOT / "docs/accuracy.md").read_text(encoding="utf-8")
