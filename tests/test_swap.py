@@ -179,7 +179,7 @@ def test_the_interrupted_training_of_other_layers_is_not_resumed(monkeypatch, tm
 
 
 def test_the_activation_of_a_swapped_model_is_not_that_of_the_next_one(monkeypatch):
-    def parse_as_before(d, ch, *arguments, **settings):  # as Ultralytics did before 8.4.190
+    def parse_as_before(d, ch, *arguments, **settings):  # as older Ultralytics did
         if "activation" in d:
             tasks.Conv.default_act = nn.ReLU()
         return parse({k: v for k, v in d.items() if k != "activation"}, ch, *arguments, **settings)

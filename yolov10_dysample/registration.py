@@ -141,7 +141,7 @@ def build_on_meta(model: dict[str, Any]) -> nn.Sequential:
     try:
         with torch.device("meta"):
             layers, _ = tasks.parse_model(copy.deepcopy(model), input_channels(model), verbose=False)
-    finally:  # Ultralytics before 8.4.190 leaves a model's own to all that are built after it
+    finally:  # older Ultralytics leaves a model's own to all that are built after it
         tasks.Conv.default_act = activation
     return layers
 

@@ -66,8 +66,8 @@ def use_dysample(
             which Ultralytics trains as their YAML file has them.
 
     Note:
-        A training that was interrupted is not resumed with other layers: ``train`` starts a new one, and releases of
-        Ultralytics before 8.4 resume the file with ``resume=True``, without the swap.
+        A training that was interrupted is not resumed with other layers: ``train`` starts a new one, and older
+        releases of Ultralytics resume the file with ``resume=True``, without the swap.
 
         What opens the weights file itself in another process (``tune``; ``train`` on several GPUs before Ultralytics
         pickled the model for it) finds the file as it was: save the swapped model and start from that file.
@@ -163,8 +163,8 @@ def _arguments(layer: DySample) -> tuple[int, int, str, int, bool, str]:
 
 def _sync_owner(model: ModelOwner, network: BuiltModel) -> None:
     model.predictor = None  # holds the layers as they were
-    if isinstance(getattr(model, "ckpt", None), dict):  # of an interrupted training, whose optimiser knows other layers
-        model.ckpt = {**model.ckpt, "epoch": -1, "optimizer": None}
     if not getattr(model, "ckpt", None):
         # Without a checkpoint the trainer would build from the name of the YAML file, where DySample is not.
         model.ckpt = {"model": network}
+    elif isinstance(model.ckpt, dict):  # of an interrupted training, perhaps, whose optimiser knows other layers
+        model.ckpt = {**model.ckpt, "epoch": -1, "optimizer": None}
