@@ -178,6 +178,11 @@ def test_the_interrupted_training_of_other_layers_is_not_resumed(monkeypatch, tm
     assert started["layers"].count(DySample) == 2
 
 
+def test_a_model_without_a_checkpoint_has_the_swapped_network_as_its_own():
+    model = use_dysample(YOLO("yolov10n.yaml"))
+    assert model.ckpt["model"] is model.model
+
+
 def test_the_activation_of_a_swapped_model_is_not_that_of_the_next_one(monkeypatch):
     def parse_as_before(d, ch, *arguments, **settings):  # as older Ultralytics did
         if "activation" in d:
